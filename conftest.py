@@ -5,6 +5,7 @@ The blocks of a Markdown file run in order, in one session and an empty director
 """
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,26 @@ def empty_directory(tmp_path_factory):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n`: run the examples of one document in one worker, because they depend on each other; tests run in any.
+    """With `-n`: run a document's examples in one worker, as they depend on each other, and a file's tests if they share a
+    fixture, which each worker would create anew; other tests run in any.
 
     xdist's own `--dist loadgroup` does not group with pytest 9, and `loadfile` leaves one worker alone with the longest
     file.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByDocument(LoadScopeScheduling):
+    class ByNeed(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return file if file.endswith(".md") or file.startswith("src/") else nodeid
+            return file if _is_one_unit(file) else nodeid
 
-    return ByDocument(config, log)
+    return ByNeed(config, log)
+
+
+@cache
+def _is_one_unit(file):
+    is_document = file.endswith(".md") or file.startswith("src/")
+    return is_document or 'scope="module"' in (HERE / file).read_text()
 
 
 pages = Sybil(

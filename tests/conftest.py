@@ -12,14 +12,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-# How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("statedict", deadline=None)
+# Examples are the same in each run, so that none fails by chance; `make explore` (`--hypothesis-profile explore`) draws new
+# ones. How long an example takes depends on what else the machine does, so it is not judged.
+settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.register_profile("statedict", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("statedict")
 
 PACKAGES = ROOT / ".cache" / "packages"

@@ -204,7 +204,7 @@ def every_error(name):
         yield kind(name, file=name, member=name, offset=3, hint=name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES)
 def test_no_text_of_ours_has_what_a_name_has(name):
     """Whatever a name is, no `str` or `repr` of a public value or error contains a character that is no ink; those of

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import forked
 from torch import nn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -19,11 +20,15 @@ def example(tmp_path):
     """Run an example in an empty directory; gives what it printed."""
 
     def run(name, *arguments, before=""):
-        script = (
-            f"{before}\nimport runpy, sys\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-        )
-        command = [sys.executable, "-c", script, str(EXAMPLES / name), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        if before:
+            script = (
+                f"{before}\nimport runpy, sys\nsys.argv = sys.argv[1:]\n"
+                "runpy.run_path(sys.argv[0], run_name='__main__')"
+            )
+            command = [sys.executable, "-c", script, str(EXAMPLES / name), *map(str, arguments)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        else:
+            done = forked.run(EXAMPLES / name, *arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 

@@ -101,6 +101,11 @@ TASKS = {
     "light": Task(
         "light", "the parts of the suite that run without PyTorch, where it is not installed", ("pytest -n 2 tests",)
     ),
+    "explore": Task(
+        "dev",
+        "the tests with random examples (hypothesis) on new ones: those of `test` are the same in each run",
+        ("pytest -n 2 -m hypothesis --hypothesis-profile explore tests",),
+    ),
     "lint": Task("dev", "lint and format checks of ruff", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
     "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),

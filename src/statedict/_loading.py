@@ -13,19 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import (
-    ArrayLibrary,
-    Compound,
-    Leaf,
-    Opaque,
-    Patterns,
-    StateDict,
-    arguments,
-    every,
-    library_of,
-    matcher,
-    raw_values,
-)
+from statedict.state import Patterns, arguments, raw_values
 
 from . import _arrays, _sources
 
@@ -65,6 +53,11 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] | None = None
     together: JointLoad | None = None
+
+    @property
+    def allowed(self) -> tuple[Patterns, Patterns]:
+        """The patterns for names that may be missing, and for those that may be unexpected."""
+        return self.missing, self.unexpected
 
     @property
     def rules(self) -> Rules:
@@ -144,12 +137,14 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
     """
     from statedict import plan, tree
 
+    from ._inert import split
+
     host = _sources.required_host(module)
     if _sources.has_own_loader(module, host):
         return _load_with_own_method(module, host, resolved, request)
     slots, _ = tree.peek(host, module)
     planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = _without_inert(planned.execute(resolved.state), slots, request, host.library)
+    values, inert = split(planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify)
     devices = (
         {step.target: step.device for step in planned.fills or () if step.device is not None} if request.assign else {}
     )
@@ -177,9 +172,11 @@ def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSo
     """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree
 
+    from ._inert import split
+
     slots = _sources.given(module)
     planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = _without_inert(planned.execute(resolved.state), slots, request, host.library)
+    values, inert = split(planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify)
     read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=request.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
@@ -251,60 +248,6 @@ def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
         f"still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent buffers are not in a state "
         "dict: compute them again)"
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Inert:
-    """Entries of a state that are data of unknown classes. They are never loaded into an object.
-
-    Attributes:
-        wanted: the class by name, for the names that the module has and the caller did not allow to be missing.
-        others: names that the module does not have.
-    """
-
-    wanted: dict[str, str]
-    others: list[str]
-
-    def add_to(self, outcome: Outcome) -> None:
-        """Report these entries in `outcome`."""
-        outcome.missing = [name for name in outcome.missing if name not in self.wanted]
-        outcome.errors += [
-            f"{name!r} in the source holds data of the unknown class {path}, which is not loaded: exclude it (exclude=, "
-            "allow_missing=), or, if you trust the file, allow the class: "
-            f"torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
-            for name, path in self.wanted.items()
-        ]
-        outcome.unexpected += self.others
-
-
-def _without_inert(
-    state: StateDict, slots: Mapping[str, Any], request: Request, library: ArrayLibrary
-) -> tuple[StateDict, _Inert]:
-    """Read the arrays inside the entries that are not tensors (the extra state of modules, which expects arrays), and split
-    off the entries that hold data of unknown classes. Entries that are tensors stay unread."""
-    others = {
-        name: _arrays.materialized(value, library, verify=request.verify) for name, value in _others(state).items()
-    }
-    if not others:
-        return state, _Inert({}, [])
-    opaque = {name: next((v for v in every(value) if isinstance(v, Opaque)), None) for name, value in others.items()}
-    inert = {name: value.path for name, value in opaque.items() if value is not None}
-    allowed = matcher(request.missing), matcher(request.unexpected)
-    wanted = {n: path for n, path in inert.items() if n in slots and not any(fits(n) for fits in allowed)}
-    kept = {name: others.get(name, value) for name, value in raw_values(state).items() if name not in inert}
-    new = StateDict.adopt(kept, state._metadata, state._backend)
-    return new, _Inert(wanted, [name for name in inert if name not in slots])
-
-
-def _others(state: StateDict) -> dict[str, Any]:
-    """Return the entries of a state that are not tensors."""
-    values = raw_values(state)
-    # Checks one value of each type: checking each of many tensors would cost more than planning the load.
-    if {Leaf}.issuperset(map(type, values.values())):
-        return {}
-    kinds = {type(value): value for value in values.values()}
-    others = {kind for kind, one in kinds.items() if not (isinstance(one, (Leaf, Compound)) or library_of(one))}
-    return {name: value for name, value in values.items() if type(value) in others} if others else {}
 
 
 def _report(planned: Plan, outcome: Outcome, request: Request, resolved: _sources.ResolvedSource) -> LoadReport:

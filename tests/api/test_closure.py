@@ -23,7 +23,7 @@ import uuid
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -290,7 +290,7 @@ trees = st.recursive(
 
 
 @given(trees)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60)
 def test_whatever_the_tree(tree):
     """A tree of any of these comes back equal, or is refused as a whole. (A mapping of nothing but arrays is a state, whose
     arrays are tensors of the file: the step keeps it from being one.)"""

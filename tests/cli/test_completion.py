@@ -1,12 +1,14 @@
 """Shell completion: commands and options are offered, and file names are left to the shell."""
 
-import os
+import io
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 import typer
 
+from statedict.cli import main
 from statedict.cli._main import app
 
 PROGRAM = typer.main.get_group(app)
@@ -16,9 +18,12 @@ SCRIPT = "from statedict.cli import main; main()"
 
 def complete(instruction, **settings):
     """What the program answers to a shell, which asks by environment variables."""
-    command = [sys.executable, "-c", SCRIPT]
-    environment = os.environ | {"_STATEDICT_COMPLETE": instruction} | settings
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment).stdout
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as answer:
+        for name, value in {"_STATEDICT_COMPLETE": instruction, **settings}.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            main([])
+    return answer.getvalue()
 
 
 def in_bash(*words):

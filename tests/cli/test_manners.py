@@ -101,12 +101,6 @@ def test_a_pipe_gets_plain_lines(place, arguments):
         ]
 
 
-@every_command
-def test_no_color(place, arguments):
-    """NO_COLOR is respected in a terminal."""
-    assert not re.search(rb"\x1b\[[0-9;]*[34][0-9]m", in_terminal(place, arguments, NO_COLOR="1"))
-
-
 @pytest.mark.parametrize("arguments", [COMMANDS[name] for name in ("inspect", "verify", "runs", "help")])
 def test_colours(place, arguments):
     """A terminal gets colours, or at least weights."""
@@ -115,8 +109,10 @@ def test_colours(place, arguments):
 
 @every_command
 def test_a_narrow_terminal_loses_nothing(place, arguments):
-    """In forty columns all is there that a wide terminal shows, but for the headings of tables; no line is wider."""
+    """In forty columns all is there that a wide terminal shows, but for the headings of tables; no line is wider. With
+    NO_COLOR neither has colours."""
     wide, narrow = (in_terminal(place, arguments, NO_COLOR="1", COLUMNS=columns) for columns in ("400", "40"))
+    assert not re.search(rb"\x1b\[[0-9;]*[34][0-9]m", wide + narrow)
     lost = letters(wide) - letters(narrow)
     assert lost.total() <= HEADINGS
     boxes = [line for line in COLOURS.sub(b"", narrow).decode().splitlines() if "│" in line]

@@ -95,7 +95,7 @@ def test_an_empty_file_is_opened(site):
     assert (file.size, file.read(0, 0), len(site.requests)) == (0, b"", 1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 3 << 20), st.integers(0, 700_000)), max_size=6))
 def test_any_spans_come_out_right(url, extents):
     """Whatever is asked for, overlapping or not, in whatever order: each span gets its bytes."""

@@ -42,7 +42,7 @@ def main() -> int:
         return 0
     total = 0
     for name in names:
-        count, found = fuzz(TARGETS[name], asked.seconds / len(names), asked.seed)
+        count, found = fuzz(TARGETS[name], asked.seed, seconds=asked.seconds / len(names))
         print(f"{name:12} {count:9,} inputs, {len(found)} found", flush=True)
         for finding in found:
             print(f"    {finding.keep(asked.keep)}: {finding.what}", flush=True)

@@ -39,7 +39,6 @@ _entry_points.plugins()
 
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0
-LEAST = 50
 FLOOR, TIMES = 64 << 20, 4
 # What the machinery around the reader does; anything else that Python tells of while a reader runs is a finding.
 HARMLESS = (
@@ -100,16 +99,16 @@ def attempt(target: Target, raw: bytes) -> str | None:
     return problem
 
 
-def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]:
-    """Inputs tried (`LEAST`, however slow the machine is), and one finding for each place that went wrong, in so many
-    seconds."""
+def fuzz(target: Target, seed: int, *, seconds: float = 0, least: int = 50) -> tuple[int, list[Finding]]:
+    """The number of inputs tried (for so many seconds, and at least so many), and one finding for each place that went
+    wrong."""
     random = Random(f"{target.name} {seed}")
     found: dict[str, Finding] = {}
     for raw in target.seeds:
         target.read(raw)
     with watching():
         end, count = time.monotonic() + seconds, 0
-        while count < LEAST or time.monotonic() < end:
+        while count < least or time.monotonic() < end:
             raw = target.mutant(random)
             count += 1
             what = attempt(target, raw)

@@ -5,6 +5,8 @@ Single bits, truncation and trailing bytes are among the laws of the public suit
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,13 +21,20 @@ SUITES = {
 }
 
 
+@cache
+def sample(name):
+    """A suite, and the name and bytes of a file of its format."""
+    suite = SUITES[name]()
+    [(file, raw)] = suite.files_of(suite.small()).items()
+    return suite, file, raw
+
+
 @pytest.mark.parametrize("name", SUITES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_random_damage_is_noticed(name: str, data: st.DataObject):
     """A run of bytes overwritten, zeroed, moved or repeated gives an error that names the file, or the same values."""
-    suite = SUITES[name]()
-    [(file, raw)] = suite.files_of(suite.small()).items()
+    suite, file, raw = sample(name)
     start = data.draw(st.integers(0, len(raw) - 1))
     stop = data.draw(st.integers(start, min(len(raw), start + 64)))
     new = data.draw(

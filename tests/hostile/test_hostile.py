@@ -21,7 +21,7 @@ FLOOR = 64 << 20
 ALL = [pytest.param(group, case, id=case.name) for group, cases in GROUPS.items() for case in cases]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """A function that gives what happened to each case of a group, by name; each group is run once."""
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 import statedict
 from statedict import CheckpointManager
@@ -17,8 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def ends(directory, *trainings):
     """What each rank of each training ends with."""
-    command = [sys.executable, "-m", "tests.integrations.ranks", directory, *trainings]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = forked.run("tests.integrations.ranks", directory, *trainings, action="default")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

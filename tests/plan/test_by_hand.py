@@ -173,7 +173,7 @@ def test_what_two_models_have_in_common():
 paths = st.sampled_from(["stem", "norm", "pos_embed", "words", "blocks", "blocks.0", "blocks.1.2", "head"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from(["module", "_orig_mod", "_fsdp_wrapped_module"]), max_size=2),
     st.dictionaries(

@@ -324,7 +324,7 @@ def test_the_model_is_first_and_open(browser, run):
     assert labels[:2] == ["model", "embed.weight"]
     assert labels[-1] == "optimizer"
     assert "16k parameters" in browser.texts("#tree .kind")  # of the model, in its row
-    assert "16,020 parameters in model" in browser.one("#about .told").text
+    assert "16,020 parameters in model" in browser.one("#about .summary").text
     drawn(browser, "#map .slice")
     assert browser.texts("#map .path button") == ["all", "model"]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 FUNCTIONS = ["table", "trees", "part_of_mesh", "replicated", "refused", "own_bytes"]
 
@@ -15,8 +14,7 @@ FUNCTIONS = ["table", "trees", "part_of_mesh", "replicated", "refused", "own_byt
 def job(folder, ranks, *functions):
     """Run functions on so many ranks; return the process."""
     script = Path(__file__).with_name("joint_save_job.py")
-    command = [sys.executable, "-W", "ignore", script, folder, str(ranks), *functions]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    return forked.run(script, folder, ranks, *functions, action="ignore", timeout=900)
 
 
 @pytest.fixture(scope="module", params=[2, 4])

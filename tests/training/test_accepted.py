@@ -126,7 +126,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees, trees)
 def test_a_save_is_refused_or_gives_back_what_it_was_given(value, state):
     """For any tree of values: resume gives the same, or the save raised and left nothing."""
@@ -228,7 +228,7 @@ def test_an_objects_state_may_be_anything(tmp_path, state):
         assert repr(made.state) == repr(state)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 70_000), max_size=8), st.booleans())
 def test_values_of_any_size_do_not_go_through_the_manifest(sizes, asynchronous):
     """Small ones are in the manifest, which stays short however many there are; all come back as they were."""

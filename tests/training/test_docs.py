@@ -1,13 +1,13 @@
 """The training script of the documentation: forty lines, killed and resumed, and none the worse for it."""
 
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 import statedict
 
@@ -24,13 +24,13 @@ def script():
 def train(script, directory, until=None):
     """Run the script, to its end or until a checkpoint of step `until` is there; then it is killed."""
     directory.mkdir(exist_ok=True)
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", script], cwd=directory)
-    try:
-        while process.poll() is None and not (until and (directory / f"runs/a/step-{until:010d}").exists()):
-            time.sleep(0.001)
-    finally:
-        process.kill()
-    return process.wait()
+    process = forked.start("-c", script, cwd=directory)
+    while until and process.returncode is None:
+        if (directory / f"runs/a/step-{until:010d}").exists():
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    return process.wait().returncode
 
 
 def fingerprint(directory, step):

@@ -1,18 +1,13 @@
 """A slice of what `kill`, `kill_around` and `calls` in this directory do at length (`python -m tests.training.kill`)."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from tests import forked
 
 pytest.importorskip("torch")
-ROOT = Path(__file__).parents[2]
 
 
 def run(name, *arguments):
-    command = [sys.executable, "-m", f"tests.training.{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    done = forked.run(f"tests.training.{name}", *arguments, action="default", timeout=200)
     if "Operation not permitted" in done.stderr:
         pytest.skip("a process may not trace its own child here")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -157,4 +157,4 @@ class Run(RuleBasedStateMachine):
 
 
 TestRun = Run.TestCase
-TestRun.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestRun.settings = settings(max_examples=40, stateful_step_count=15)

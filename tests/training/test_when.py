@@ -64,7 +64,7 @@ def test_only_steps_need_no_agreement():
         assert needs_agreement(any_of(every(3), part))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9),
     st.integers(1, 5),

@@ -42,34 +42,36 @@ if TYPE_CHECKING:
 WHOLE = "*"
 
 
+Destination = Annotated[str, typer.Argument(metavar="DESTINATION", help="The file to write; `-` is standard output.")]
+RootOrWhole = Annotated[
+    str, typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is the whole file.")
+]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[PATTERN=]DTYPE",
+        autocompletion=dtypes,
+        help="Cast floating-point tensors (that match PATTERN) to DTYPE (repeatable; the last match is used).",
+    ),
+]
+MaxShardSize = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Split into files of at most this size, such as 5GB, and an index.")
+]
+
+
 def convert(
     source: File,
-    destination: Annotated[
-        str, typer.Argument(metavar="DESTINATION", help="The file to write; `-` is standard output.")
-    ],
+    destination: Destination,
     format: Format = None,
-    root: Annotated[
-        str,
-        typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is the whole file."),
-    ] = "auto",
+    root: RootOrWhole = "auto",
     include: Include = None,
     exclude: Exclude = None,
     rename: Rename = None,
     map_name: Map = None,
     inverse: Inverse = False,
     param: Param = None,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[PATTERN=]DTYPE",
-            autocompletion=dtypes,
-            help="Cast floating-point tensors (that match PATTERN) to DTYPE (repeatable; the last match is used).",
-        ),
-    ] = None,
-    max_shard_size: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Split into files of at most this size, such as 5GB, and an index."),
-    ] = None,
+    dtype: Dtypes = None,
+    max_shard_size: MaxShardSize = None,
     as_json: JsonSummary = False,
 ) -> None:
     """Convert a checkpoint's state dict to another file: change its format, select a part, rename or cast tensors.
@@ -104,22 +106,27 @@ def convert(
             state = checkpoint.state_dict(root)
             part = _chosen(state, include, exclude)
             made = _cast(_renamed(part, names, {"--rename": rename, "--map": map_name}), dtype or [])
-            left = _left(checkpoint, state)
+            others = _others(checkpoint, state)
             if in_place:
-                _refuse_loss(destination, [*left, *(name for name in state if name not in part)])
-            elif left and root == "auto":
-                note(f"not converted: {_few(left)} (use --root PATH for another state dict, --root '*' for everything)")
+                _refuse_loss(destination, [*others, *(name for name in state if name not in part)])
+            elif others and root == "auto":
+                note(
+                    f"not converted: {_few(others)} (use --root PATH for another state dict, --root '*' for everything)"
+                )
         with showing(made, f"writing {destination}") as shown:
             metadata = checkpoint.texts if root == WHOLE else None
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
         _report_lost(checkpoint, destination)
     written, files = _written(destination, max_shard_size is not None)
+    tell(_summary(written, files, made, as_json), err=destination == STREAM)
+
+
+def _summary(file: str, files: int, made: Any, as_json: bool) -> str:
+    """Return the line about what was written: `file` is the one to open, one of several if the tensors are in shards."""
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
     if as_json:
-        line = json.dumps({"schema": 1, "file": written, "shards": files, "tensors": tensors, "bytes": nbytes})
-    else:
-        line = f"{written}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
-    tell(line, err=destination == STREAM)
+        return json.dumps({"schema": 1, "file": file, "shards": files, "tensors": tensors, "bytes": nbytes})
+    return f"{file}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
 
 
 def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
@@ -133,7 +140,7 @@ def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
     return checkpoint.object
 
 
-def _left(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
+def _others(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
     """Return what else the file contains: only one state dict is written."""
     roots = [path for path, state in checkpoint.roots.items() if state is not taken]
     held = checkpoint.object if taken is not checkpoint.roots.get("") else {}
@@ -141,11 +148,11 @@ def _left(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
     return [*roots, *(str(key) for key in held if str(key) not in first)] if isinstance(held, dict) else roots
 
 
-def _refuse_loss(destination: str, left: Sequence[str]) -> None:
+def _refuse_loss(destination: str, lost: Sequence[str]) -> None:
     """Refuse to replace a file by a part of it."""
-    if left:
+    if lost:
         raise typer.BadParameter(
-            f"{destination} is also the input file, and {_few(left)} in it would be lost; choose another file",
+            f"{destination} is also the input file, and {_few(lost)} in it would be lost; choose another file",
             param_hint="DESTINATION",
         )
 

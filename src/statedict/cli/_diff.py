@@ -10,16 +10,14 @@ import typer
 import statedict
 
 from ._files import chosen, opened, tell
-from ._options import AsJson, Exclude, File, Include
+from ._options import AsJson, Exclude, File, Include, SecondRoot, SharedRoot
 
 
 def diff(
     first: File,
     second: Annotated[str, typer.Argument(metavar="OTHER", help="The checkpoint to compare with.")],
-    root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in both files.")] = "auto",
-    second_root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
-    ] = None,
+    root: SharedRoot = "auto",
+    second_root: SecondRoot = None,
     include: Include = None,
     exclude: Exclude = None,
     as_json: AsJson = False,

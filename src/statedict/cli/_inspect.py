@@ -28,7 +28,7 @@ from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_i
 
 from ..errors import RootError, UnknownNameError
 from ._files import default_root, opened, tell, tell_unmatched
-from ._options import AsJson, File
+from ._options import AsJson, File, RootOrAll
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -44,24 +44,28 @@ class ListingOrder(StrEnum):
     SIZE = "size"
 
 
+Match = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Show only names matching PATTERN (repeatable).")
+]
+Flat = Annotated[bool, typer.Option("--flat", help="Show a row for each tensor, without folding.")]
+Stats = Annotated[
+    bool, typer.Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
+]
+Sort = Annotated[
+    ListingOrder,
+    typer.Option(help="List tensors by name, or the largest first, without folding.", show_default=False),
+]
+Values = Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")]
+
+
 def inspect(
     file: File,
-    root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file.")
-    ] = None,
-    match: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Show only names matching PATTERN (repeatable).")
-    ] = None,
-    flat: Annotated[bool, typer.Option("--flat", help="Show a row for each tensor, without folding.")] = False,
-    stats: Annotated[
-        bool,
-        typer.Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown."),
-    ] = False,
-    sort: Annotated[
-        ListingOrder,
-        typer.Option(help="List tensors by name, or the largest first, without folding.", show_default=False),
-    ] = ListingOrder.FILE,
-    values: Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")] = None,
+    root: RootOrAll = None,
+    match: Match = None,
+    flat: Flat = False,
+    stats: Stats = False,
+    sort: Sort = ListingOrder.FILE,
+    values: Values = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the content of a checkpoint: its format, its state dicts folded over repeated layers, and other values.

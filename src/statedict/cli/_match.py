@@ -28,44 +28,56 @@ from ._options import AsJson, Exclude, File, Include, Rename, Root, as_bad_param
 if TYPE_CHECKING:
     from statedict.maps import MapFit
     from statedict.plan import Inference
+    from statedict.state import StateDict
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
+]
+Keys = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
+]
+KeysRoot = Annotated[str, typer.Option(metavar="PATH", help="The same for --keys.")]
+Into = Annotated[str | None, typer.Option(metavar="PATH", help="Load into the module at this path.")]
+Mismatched = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[PATTERN=]HOW",
+        autocompletion=policies,
+        help="For different shapes (of names matching PATTERN): error, skip, slice or interpolate (repeatable).",
+    ),
+]
+AllowMissing = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be missing (repeatable).")
+]
+AllowUnexpected = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be unexpected (repeatable).")
+]
+Infer = Annotated[bool, typer.Option("--infer", help="Infer renaming rules, with reasons.")]
+SaveMap = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")
+]
 
 
 def match(
     file: File,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
-    ] = None,
-    keys: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
-    ] = None,
+    model: Model = None,
+    keys: Keys = None,
     root: Root = "auto",
-    keys_root: Annotated[str, typer.Option(metavar="PATH", help="The same for --keys.")] = "auto",
+    keys_root: KeysRoot = "auto",
     include: Include = None,
     exclude: Exclude = None,
-    into: Annotated[str | None, typer.Option(metavar="PATH", help="Load into the module at this path.")] = None,
+    into: Into = None,
     rename: Rename = None,
     map_name: Map = None,
     inverse: Inverse = False,
     param: Param = None,
-    mismatched: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[PATTERN=]HOW",
-            autocompletion=policies,
-            help="For different shapes (of names matching PATTERN): error, skip, slice or interpolate (repeatable).",
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be missing (repeatable).")
-    ] = None,
-    allow_unexpected: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be unexpected (repeatable).")
-    ] = None,
-    infer: Annotated[bool, typer.Option("--infer", help="Infer renaming rules, with reasons.")] = False,
-    save_map: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")
-    ] = None,
+    mismatched: Mismatched = None,
+    allow_missing: AllowMissing = None,
+    allow_unexpected: AllowUnexpected = None,
+    infer: Infer = False,
+    save_map: SaveMap = None,
     as_json: AsJson = False,
 ) -> None:
     """Check whether a checkpoint would load: report missing, unexpected and mismatched tensors, and how to fix it.
@@ -95,11 +107,7 @@ def match(
         options["rename"] = names
     with opened(file) as source:
         given = source.state_dict(root)
-        if keys is None:
-            target = statedict.state_dict(_made(str(model)))
-        else:
-            with opened(keys) as other:
-                target = other.state_dict(keys_root)
+        target = _target(model, keys, keys_root)
         if into:
             target = target.sub(into)
         if infer:
@@ -119,6 +127,15 @@ def match(
     facts = {"schema": 1, **report.to_dict(), "maps": [fit._asdict() for fit in fits]}
     tell(json.dumps(facts) if as_json else "\n".join([str(report), *_maps_text(fits)]))
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
+    """Return the state to load into: the model's, or that of the checkpoint `keys`."""
+    if keys is None:
+        state: StateDict = statedict.state_dict(_made(str(model)))
+        return state
+    with opened(keys) as checkpoint:
+        return checkpoint.state_dict(keys_root)
 
 
 def _policies(given: list[str]) -> str | dict[str, str]:

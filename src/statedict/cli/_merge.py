@@ -14,49 +14,52 @@ from statedict.report import count, size
 from ._adapter_folder import save_adapter
 from ._complete import methods
 from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
-from ._options import Format, JsonSummary, as_bad_parameter, option
+from ._options import Format, JsonSummary, SharedRoot, as_bad_parameter, option
 from ._progress import showing
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="The checkpoints to merge.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=methods,
+        help="average, ema (needs --decay), slerp (of two files), task_arithmetic (needs --base), ties, dare_linear, "
+        "dare_ties (need --base and --density), lora (the base, then adapters), extract_lora (needs --base and "
+        "--rank), or union (of different names).",
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="One weight for each file, in order; for lora, one for each adapter; for slerp, one number from 0 to 1.",
+    ),
+]
+Base = Annotated[str | None, typer.Option(metavar="FILE", help="The checkpoint that the others were trained from.")]
+Density = Annotated[
+    float | None, typer.Option(metavar="NUMBER", help="The share of each difference to keep, at most 1.")
+]
+Decay = Annotated[
+    float | None, typer.Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="Seed of the random elements of DARE (default 0).")]
+Rank = Annotated[int | None, typer.Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")]
 
 
 def merge(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="The checkpoints to merge.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")
-    ],
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=methods,
-            help="average, ema (needs --decay), slerp (of two files), task_arithmetic (needs --base), ties, dare_linear, "
-            "dare_ties (need --base and --density), lora (the base, then adapters), extract_lora (needs --base and "
-            "--rank), or union (of different names).",
-        ),
-    ] = "average",
-    weight: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="One weight for each file, in order; for lora, one for each adapter; for slerp, one number from 0 to 1.",
-        ),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The checkpoint that the others were trained from."),
-    ] = None,
-    density: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="The share of each difference to keep, at most 1.")
-    ] = None,
-    decay: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Seed of the random elements of DARE (default 0).")
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")
-    ] = None,
-    root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")] = "auto",
+    files: Files,
+    output: Output,
+    method: Method = "average",
+    weight: Weights = None,
+    base: Base = None,
+    density: Density = None,
+    decay: Decay = None,
+    seed: Seed = None,
+    rank: Rank = None,
+    root: SharedRoot = "auto",
     format: Format = None,
     as_json: JsonSummary = False,
 ) -> None:

@@ -24,6 +24,11 @@ File = Annotated[
     typer.Argument(metavar="FILE", help="A checkpoint: a file, a directory, a URL, or `-` for standard input."),
 ]
 Root = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in the file.")]
+SharedRoot = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")]
+RootOrAll = Annotated[str | None, typer.Option(metavar="PATH", help="Only the state dict at this path.")]
+SecondRoot = Annotated[
+    str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
+]
 Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names matching PATTERN (repeatable).")]
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Exclude names matching PATTERN (repeatable).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -13,6 +13,31 @@ import statedict
 if TYPE_CHECKING:
     from statedict.training import Keep, Saved
 
+KeepLast = Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")]
+KeepEvery = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N|TIME",
+        help="Rule: keep every step that is a multiple of N, or one checkpoint per 30m, 2h or 1d (repeatable).",
+    ),
+]
+KeepWithin = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Rule: keep those saved within 12h or 7d before the newest.")
+]
+KeepBest = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METRIC[:N][:max]",
+        help="Rule: keep the N (default 1) lowest, or with :max highest, values of a metric (repeatable).",
+    ),
+]
+AtMost = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Of those that the rules keep (or of all), keep the newest, up to this total, such as 200GB.",
+    ),
+]
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 TIME = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[mhd])")
 BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")

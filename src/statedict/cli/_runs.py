@@ -16,7 +16,7 @@ from statedict.formats.runs import RunStep, steps
 from statedict.report import Fact, count, plain, size
 
 from ._options import AsJson
-from ._retention import check_metrics, policy_of
+from ._retention import AtMost, KeepBest, KeepEvery, KeepLast, KeepWithin, check_metrics, policy_of
 
 if TYPE_CHECKING:
     from statedict.training import Keep, Saved
@@ -30,52 +30,37 @@ def _existing(directory: str) -> str:
     return directory
 
 
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="The directory of a run, of CheckpointManager or another framework; or its URL in an object store.",
+        show_default=False,
+        callback=_existing,
+    ),
+]
+Pin = Annotated[
+    list[int] | None, typer.Option(min=0, metavar="STEP", help="Pin a step: it is never deleted (repeatable).")
+]
+Unpin = Annotated[list[int] | None, typer.Option(min=0, metavar="STEP", help="Remove the pin of a step (repeatable).")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete the checkpoints that no rule keeps (default: the run's own rules).")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what the other options would do, and why; change nothing.")
+]
+
+
 def runs(
-    directory: Annotated[
-        str,
-        typer.Argument(
-            help="The directory of a run, of CheckpointManager or another framework; or its URL in an object store.",
-            show_default=False,
-            callback=_existing,
-        ),
-    ],
-    keep_last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")] = None,
-    keep_every: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N|TIME",
-            help="Rule: keep every step that is a multiple of N, or one checkpoint per 30m, 2h or 1d (repeatable).",
-        ),
-    ] = None,
-    keep_within: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Rule: keep those saved within 12h or 7d before the newest.")
-    ] = None,
-    keep_best: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METRIC[:N][:max]",
-            help="Rule: keep the N (default 1) lowest, or with :max highest, values of a metric (repeatable).",
-        ),
-    ] = None,
-    at_most: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Of those that the rules keep (or of all), keep the newest, up to this total, such as 200GB.",
-        ),
-    ] = None,
-    pin: Annotated[
-        list[int] | None, typer.Option(min=0, metavar="STEP", help="Pin a step: it is never deleted (repeatable).")
-    ] = None,
-    unpin: Annotated[
-        list[int] | None, typer.Option(min=0, metavar="STEP", help="Remove the pin of a step (repeatable).")
-    ] = None,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Delete the checkpoints that no rule keeps (default: the run's own rules).")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the other options would do, and why; change nothing.")
-    ] = False,
+    directory: Run,
+    keep_last: KeepLast = None,
+    keep_every: KeepEvery = None,
+    keep_within: KeepWithin = None,
+    keep_best: KeepBest = None,
+    at_most: AtMost = None,
+    pin: Pin = None,
+    unpin: Unpin = None,
+    prune: Prune = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """List the checkpoints of a run (step, time, size, metrics), pin steps, and preview or apply retention rules.
@@ -111,20 +96,16 @@ def runs(
         _refuse_to_delete(keep is not None or prune or dry_run)
         _report([_fact_of(each) for each in others], as_json, {})
         return
+    pruned = prune and not dry_run
     with statedict.CheckpointManager(directory) as manager:
         saved: list[Saved] = manager.checkpoints
         _check_steps(saved, pin or [])
         check_metrics(saved, keep_best or [])
         if keep is None and (prune or dry_run):
-            keep = manager.rules
-            if keep is None:
-                raise typer.BadParameter(
-                    "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
-                )
+            keep = _own_rules(manager)
         saved = _pinned(manager, saved, pin or [], unpin or [], dry_run=dry_run)
-        if prune and not dry_run:
+        if pruned:
             manager.prune(keep)
-    pruned = prune and not dry_run
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
     stray = not saved and _has_others(directory)
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
@@ -132,6 +113,16 @@ def runs(
         typer.echo(
             f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
         )
+
+
+def _own_rules(manager: statedict.CheckpointManager) -> Keep:
+    """Return the retention rules that the run was saved with."""
+    rules = manager.rules
+    if rules is None:
+        raise typer.BadParameter(
+            "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
+        )
+    return rules
 
 
 def _has_others(directory: str) -> bool:

@@ -15,7 +15,7 @@ from statedict import report
 from statedict.files import Frame, redacted, write
 
 from ._files import STREAM, chosen, default_root, keep_inputs, opened, target, tell
-from ._options import Exclude, File, Include, JsonSummary
+from ._options import Exclude, File, Include, JsonSummary, RootOrAll, SecondRoot
 from ._progress import showing
 
 if TYPE_CHECKING:
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from statedict.state import StateDict
 
 
+Other = Annotated[str | None, typer.Argument(metavar="OTHER", help="A second checkpoint to compare with the first.")]
+Page = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", metavar="PAGE", help="The page to write; `-` is standard output.  [default: FILE.html]"
+    ),
+]
+Headers = Annotated[
+    bool, typer.Option("--headers", help="Do not read tensors: no statistics, histograms and heat maps.")
+]
+Show = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+
+
 def view(
     file: File,
-    other: Annotated[
-        str | None, typer.Argument(metavar="OTHER", help="A second checkpoint to compare with the first.")
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="PAGE", help="The page to write; `-` is standard output.  [default: FILE.html]"
-        ),
-    ] = None,
-    root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file (or both files).")
-    ] = None,
-    second_root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
-    ] = None,
+    other: Other = None,
+    output: Page = None,
+    root: RootOrAll = None,
+    second_root: SecondRoot = None,
     include: Include = None,
     exclude: Exclude = None,
-    headers: Annotated[
-        bool, typer.Option("--headers", help="Do not read tensors: no statistics, histograms and heat maps.")
-    ] = False,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    headers: Headers = False,
+    show: Show = False,
     as_json: JsonSummary = False,
 ) -> None:
     """Write one HTML page about a checkpoint (tree, search, sizes, histograms, heat maps), or about the changes in a second.

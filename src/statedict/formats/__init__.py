@@ -14,7 +14,7 @@ The way of a tensor from the file to the parameter, for a `.pt` file of torch.sa
 4. Choose the state dict. `checkpoint/_roots.py` finds the candidates in the tree, `checkpoint/_choose_root.py` selects one.
    Outside of this package, `statedict.plan` matches its names with those of the model.
 5. Read the bytes. `statedict.torch.modules._read_into` passes the memory of the parameters to `FileSource.read_into`
-   (`storages/_extent.py`), in one call for many tensors. `statedict.files` plans the system calls (`_file.py`), reads
+   (`storages/_file_source.py`), in one call for many tensors. `statedict.files` plans the system calls (`_file.py`), reads
    straight into that memory (`_open.py`) and computes the checksums (`_checksum.py`), which are compared with the file's.
    (`load` without a model reads into new arrays: `statedict.state.tensors._materialize`.)
 

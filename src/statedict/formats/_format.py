@@ -24,7 +24,7 @@ Writer = Callable[[Any, Mapping[str, str] | None], Iterable[bytes | Leaf | Part]
 class Format(NamedTuple):
     """A format of files or folders. A plugin provides one; those built in are rows of the same type.
 
-    Functions are given as such, or as `"module:function"`, which is imported when it is first needed.
+    A function is given itself, or as `"module:function"`, which is imported when it is first needed.
 
     >>> from statedict.formats import Checkpoint, Format
     >>> def read(file, limits):
@@ -41,8 +41,8 @@ class Format(NamedTuple):
         write: a function that takes an object and its metadata (a dict of strings, or None), and returns the content of
             the file: bytes, and leaves, which stand for their elements in row-major order. It reads no tensor. It raises
             SaveError for values that the format cannot store.
-        names: a function that takes a state, and returns the names under which the format stores each of its tensors, by
-            name, if these are not just its own.
+        names: a function that takes a state, and returns a mapping from the name of each tensor to the names under which the
+            format stores it, if they differ from it.
         jointly: whether several processes can write a file together: `write` returns a Part for each tensor. (Built-in
             formats only.)
     """

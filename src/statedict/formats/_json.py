@@ -20,6 +20,7 @@ from ._limits import Limits
 DIGITS = 40
 # Possessive quantifiers: backtracking state would take about a hundred bytes per byte of the string.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# By how much a character changes the nesting depth.
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 OTHERS = bytes(set(range(256)) - set(STEPS))
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")

@@ -105,7 +105,7 @@ def _lost(transform: Any, reverse: Any, trials: Iterator[tuple[str, str]]) -> tu
 
 
 def _stray(transform: Any, reverse: Any) -> tuple[str, str] | None:
-    """Return the same for a name that has nothing to do with the rule, but that the reverse changes."""
+    """Return what happens to a name that the rule does not match, if the reverse renames it nevertheless, and the name."""
     name = "x.weight"
     back = _renamed(reverse, name)
     if _renamed(transform, name) != name or back == name:

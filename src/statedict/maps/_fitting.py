@@ -10,8 +10,9 @@ from statedict.plan import Rule
 from ._library import names, read
 from ._state_map import StateMap
 
-# A map that places none of so many names, evenly spaced, is not tried on the rest: 50,000 names would take 14 seconds.
-_SOME = 64
+# Each map is tried on so many names first, evenly spaced, and on all names only if it places one of these: trying all maps
+# on 50,000 names would take 14 seconds.
+_SAMPLE = 64
 
 
 class MapFit(NamedTuple):
@@ -59,25 +60,25 @@ def fitting(source: Iterable[str], target: Iterable[str]) -> list[MapFit]:
 def _fits(name: str, given: list[str], wanted: set[str]) -> list[MapFit]:
     """Return how one map fits, in each direction."""
     file = read(name)
-    some = given[:: len(given) // _SOME + 1]
-    there = StateMap(file, dict.fromkeys(file.parameters, 1))
+    sample = given[:: len(given) // _SAMPLE + 1]
+    forward = StateMap(file, dict.fromkeys(file.parameters, 1))
     found = []
-    for one in (there, there.inverse) if there.invertible else (there,):
-        if wanted.isdisjoint(produced(one, some)):
+    for state_map in (forward, forward.inverse) if forward.invertible else (forward,):
+        if wanted.isdisjoint(produced(state_map, sample)):
             continue
-        placed, unknown = len(wanted.intersection(produced(one, given))), tuple(one.unknown(given))
-        found.append(MapFit(name, one.inverted, placed, len(wanted), unknown, tuple(file.parameters)))
+        placed, unknown = len(wanted.intersection(produced(state_map, given))), tuple(state_map.unknown(given))
+        found.append(MapFit(name, state_map.inverted, placed, len(wanted), unknown, tuple(file.parameters)))
     return found
 
 
-def produced(one: StateMap, names: Iterable[str]) -> set[str]:
+def produced(state_map: StateMap, names: Iterable[str]) -> set[str]:
     """Return the names that the rules make of these; a split makes all of its targets."""
     made: set[str] = set()
-    for name in one.seen(names):
-        hit = one.index.find(name)
+    for name in state_map.seen(names):
+        hit = state_map.index.find(name)
         if hit is None:
             continue
-        rule = one.rules[hit.rule]
+        rule = state_map.rules[hit.rule]
         if hit.new is not None or not isinstance(rule, Rule):
             made.add(str(hit.new))
         elif rule.scattered is None:

@@ -256,7 +256,7 @@ def match(
     device: Any = None,
     wrappers: bool = True,
 ) -> Plan:
-    """Plan how to fill the slots of `target` from `source`.
+    """Plan how to fill the parameters and buffers of `target` (its slots) from `source`.
 
     Args:
         source, target: states; only their names, shapes and dtypes are used.
@@ -267,8 +267,8 @@ def match(
         device: recorded in the steps, one for all or one for each pattern.
         wrappers: whether names that differ only in wrappers (`module.`, `_orig_mod.` …) are considered equal.
 
-    Raises CollisionError if two sources would fill one slot, UnknownNameError if `include` matches nothing, and ValueError
-    for an invalid rule or policy.
+    Raises CollisionError if two sources would be loaded into one of them, UnknownNameError if `include` matches nothing,
+    and ValueError for an invalid rule or policy.
 
     >>> import numpy as np
     >>> plan = match({"module.a": np.zeros(2), "module.b": np.zeros(3)}, {"a": np.ones(2), "c": np.ones(1)})

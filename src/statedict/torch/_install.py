@@ -64,10 +64,10 @@ def install() -> Installation:
             _installed.append((owner, name, vars(owner)[name], ours))
             setattr(owner, name, ours)
         for name in sorted({"save", "load"} - {name for owner, name, _, _ in _installed if owner is torch}):
-            there = vars(torch)[name]
+            current = vars(torch)[name]
             warnings.warn(
-                f"torch.{name} was replaced by {getattr(there, '__module__', 'another library')} and is left as it is: call "
-                "install() before importing that module",
+                f"torch.{name} was replaced by {getattr(current, '__module__', 'another library')} and is left as it is: "
+                "call install() before importing that module",
                 stacklevel=2,
             )
     return Installation(first)
@@ -92,17 +92,17 @@ def uninstall() -> None:
 
 
 def _replacements() -> Iterator[tuple[Any, str, Any]]:
-    room = sys.modules[__package__]
+    package = sys.modules[__package__]
     for ours, (owner, name) in _METHODS.items():
-        if hasattr(room, ours):
-            method: Callable[..., Any] = getattr(room, ours)
+        if hasattr(package, ours):
+            method: Callable[..., Any] = getattr(package, ours)
             if owner is torch.optim.Optimizer:
                 # As in PyTorch, whose compiler must not trace the methods of optimizers.
                 method = torch._disable_dynamo(method)  # type: ignore[attr-defined]
             yield owner, name, method
     for ours, theirs in _FUNCTIONS.items():
-        if hasattr(room, ours):
+        if hasattr(package, ours):
             for module in list(sys.modules.values()):
                 if getattr(module, "__name__", "").partition(".")[0] == "torch":
                     for name in [name for name, value in vars(module).items() if value is theirs]:
-                        yield module, name, getattr(room, ours)
+                        yield module, name, getattr(package, ours)

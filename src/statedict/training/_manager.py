@@ -7,21 +7,18 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
-from statedict.state import have_room
+from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
 from ._run import open_run
 from ._when import When
-from .resuming import _find
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
-from .resuming._restore import FoundCheckpoint
+from .resuming._resume import Resuming
 from .resuming._retry import retried
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
@@ -289,30 +286,8 @@ class CheckpointManager:
             )
         with self._turn():
             self.wait()
-            # The files of a store are verified while they are loaded, so that each byte is fetched once.
-            once = isinstance((asked.run or self._run).at, str) and not self._is_one_of_many
-            while True:
-                found = self._on_first(partial(asked.find, self._run, self._ownership, deep=not once))
-                if found.path is None or found.manifest is None:
-                    found.refuse_damaged((asked.run or self._run).name)
-                    return None
-                if once and not have_room(found.manifest.nbytes):
-                    once = False
-                    continue
-                read = FoundCheckpoint(found.path, found.manifest, limits or self._limits, is_verified=not once)
-                is_replaced = partial(_find.is_replaced, asked.run or self._run, found.path, found.manifest)
-                try:
-                    resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
-                except (StateDictError, OSError) as error:
-                    if self._is_one_of_many or not retried(is_replaced):
-                        if not once or not isinstance(error, (FormatError, FileNotFoundError)):
-                            raise
-                        # Most probably damaged: look for one whose files have been verified.
-                        once = False
-                else:
-                    if not self._on_first(partial(_surely, is_replaced)):
-                        return resumed
-                # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there.
+            resuming = Resuming(self._run, self._ownership, asked, self._on_first, is_alone=not self._is_one_of_many)
+            return resuming.load(wanted, options or {}, limits or self._limits, random=self._random)
 
     def __enter__(self) -> Self:
         self._ownership.in_use = True
@@ -371,14 +346,6 @@ def _finish(background: Background, ownership: Ownership) -> None:
             background.wait()
         finally:
             ownership.release()
-
-
-def _surely(is_true: Callable[[], bool]) -> bool:
-    """Whether something is true; False if that cannot be found out at the moment."""
-    try:
-        return retried(is_true)
-    except (OSError, MemoryError):
-        return False
 
 
 def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:

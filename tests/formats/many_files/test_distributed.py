@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import forked
 from tests.hostile.build import pickles as p
 from tests.hostile.build import shards
 from tests.hostile.build.torch_zips import as_torch_writes
@@ -113,11 +112,9 @@ def test_the_metadata_file_opens_its_directory(saved):
 def sharded(tmp_path_factory):
     """A directory that two ranks wrote, and what the state was."""
     folder = tmp_path_factory.mktemp("ranks")
-    job = [sys.executable, str(Path(__file__).with_name("distributed_job.py"))]
-    ranks = [
-        subprocess.Popen([*job, str(rank), "2", str(folder / "store"), str(folder / "saved")]) for rank in range(2)
-    ]
-    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    job = Path(__file__).with_name("distributed_job.py")
+    ranks = [forked.start(job, rank, 2, folder / "store", folder / "saved", action="ignore") for rank in range(2)]
+    assert [rank.wait().returncode for rank in ranks] == [0, 0]
     torch.manual_seed(0)
     rows, columns, odd, whole = torch.randn(6, 4), torch.randn(3, 5, 4), torch.arange(7), torch.randn(3)
     model = {"rows": rows, "columns": columns.to(torch.bfloat16), "odd": odd, "whole": whole}

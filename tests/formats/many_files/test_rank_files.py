@@ -2,13 +2,12 @@
 
 import io
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from tests import forked
 
 import statedict
 from statedict import formats
@@ -27,8 +26,7 @@ def whole(shape):
 def folder(tmp_path_factory):
     """A directory with the files of four ranks."""
     made = tmp_path_factory.mktemp("ranks")
-    job = Path(__file__).with_name("rank_files_job.py")
-    subprocess.run([sys.executable, str(job), str(made)], check=True, timeout=300)
+    forked.run(Path(__file__).with_name("rank_files_job.py"), made, action="default").check_returncode()
     return made
 
 
@@ -166,6 +164,6 @@ def test_pytorchs_allowed_globals_never_count_as_code():
         "    assert not found.dangerous, name\n"
         "print(len(names))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    found = forked.run("-c", code)
     assert (found.returncode, found.stderr) == (0, "")
     assert int(found.stdout) > 150

@@ -487,7 +487,7 @@ def test_nesting_has_no_limit():
 names = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         names,

@@ -197,7 +197,7 @@ def _with_note(found):
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(odd=st.dictionaries(st.integers(0, 299), st.sampled_from(list(ODD)), max_size=4), shared=st.booleans())
 def test_whatever_is_among_them(odd, shared):
     """The file is the same whether tensors are written together or, because they come from a file, one by one."""

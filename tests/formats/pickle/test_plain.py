@@ -181,7 +181,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trees, st.integers(0, 5))
 def test_any_tree_is_what_pickle_gives(value, protocol):
     """parse(pickle.dumps(x)) == x, in every protocol."""
@@ -190,7 +190,7 @@ def test_any_tree_is_what_pickle_gives(value, protocol):
     assert repr(found.value) == repr(pickle.loads(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trees)
 def test_a_tree_is_written_as_pickle_writes_it(value):
     """emit(x) is byte for byte pickle.dumps(x, 2), and reads back as x."""

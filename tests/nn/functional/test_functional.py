@@ -50,7 +50,7 @@ def test_builtins_take_the_documented_arguments(name):
     assert own == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.lists(st.integers(3, 5), min_size=1, max_size=4),
     data=st.data(),

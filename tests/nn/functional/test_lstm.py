@@ -27,7 +27,7 @@ def settled(draw, dtype):
     return weights, made((inputs, sum(sizes)), dtype, 10), sizes, state
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=st.data(), dtype=st.sampled_from(["float32", "float64", "float16"]), reverse=st.booleans())
 def test_steps_in_kept_memory_are_the_same_steps(drawn, dtype, reverse):
     """Outputs, last states and dtypes are those of the cell that serves every library, and the first state is kept."""

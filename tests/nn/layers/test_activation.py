@@ -34,7 +34,7 @@ LAYERS = {
 }  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers(kind, data, dtype, twins, same):

@@ -26,7 +26,7 @@ def attentions(draw):
     return (width, heads), chosen
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     drawn=attentions(),
     lengths=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -67,7 +67,7 @@ def test_multihead_attention(drawn, lengths, samples, masks, weights, averaged, 
     same(expected, ours(q.numpy(), k.numpy(), v.numpy(), **own, **more))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
     keys=st.integers(1, 4),
@@ -92,7 +92,7 @@ def test_scaled_dot_product_attention(shape, keys, kind, scale, groups, same):
     same(expected, actual)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     norm_first=st.booleans(),
     batch_first=st.booleans(),

@@ -44,7 +44,7 @@ def convolutions(draw, transposed=False):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=convolutions())
 def test_convolutions(drawn, twins, same):
     """Conv1d, Conv2d and Conv3d give what PyTorch's give, with all paddings, groups and dilations."""
@@ -54,7 +54,7 @@ def test_convolutions(drawn, twins, same):
     same(theirs(x), ours(x.numpy()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=convolutions(transposed=True))
 def test_transposed_convolutions(drawn, twins, same):
     """ConvTranspose1d, 2d and 3d give what PyTorch's give."""

@@ -10,7 +10,7 @@ from statedict import nn
 shapes = st.tuples(st.integers(2, 4), st.sampled_from([2, 4, 6]), *[st.integers(2, 4)] * 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=shapes,
     count=st.integers(1, 3),
@@ -31,7 +31,7 @@ def test_tracked_norms(shape, count, kind, momentum, affine, tracked, bias, twin
         same_state(theirs.state_dict(), ours.state_dict())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=shapes, last=st.integers(1, 3), affine=st.booleans(), bias=st.booleans(), data=st.data())
 def test_norms_of_each_sample(shape, last, affine, bias, data, twins, same):
     """LayerNorm, RMSNorm, GroupNorm and LocalResponseNorm give what PyTorch's give."""

@@ -23,7 +23,7 @@ def pools(draw, dilated):
     return count, chosen, (*draw(st.sampled_from([(), (2,)])), 2, *lengths)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=pools(dilated=True), indices=st.booleans())
 def test_max_pools(drawn, indices, twins, same):
     """MaxPool1d, 2d and 3d give PyTorch's values, and the places where they were."""
@@ -34,7 +34,7 @@ def test_max_pools(drawn, indices, twins, same):
     same(theirs(x), ours(x.numpy()))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=pools(dilated=False), counted=st.booleans(), divisor=st.one_of(st.none(), st.integers(1, 9)))
 def test_average_pools(drawn, counted, divisor, twins, same):
     """AvgPool1d, 2d and 3d divide by the same counts as PyTorch's."""
@@ -46,7 +46,7 @@ def test_average_pools(drawn, counted, divisor, twins, same):
     same(theirs(x), ours(x.numpy()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 3),
     norm=st.sampled_from([1, 2, 3]),
@@ -61,7 +61,7 @@ def test_power_pools(count, norm, kernel, stride, ceil, twins, same):
     same(theirs(x), ours(x.numpy()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), count=st.integers(1, 3), kind=st.sampled_from(["Avg", "Max"]))
 def test_adaptive_pools(data, count, kind, twins, same):
     """Adaptive pools choose PyTorch's windows, whether or not the lengths divide; None keeps a dimension."""

@@ -41,7 +41,7 @@ def as_arrays(state):
     return tuple(part.numpy() for part in state) if isinstance(state, tuple) else state.numpy()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     drawn=recurrents(),
     sequences=st.sampled_from([None, 0, 1, 3, 4]),
@@ -60,7 +60,7 @@ def test_sequences(drawn, sequences, steps, given_state, twins, same):
     same(theirs(x, state), ours(x.numpy(), None if state is None else as_arrays(state)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     drawn=recurrents(),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
@@ -86,7 +86,7 @@ def test_packed_sequences(drawn, lengths, given_state, twins, same):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(["LSTMCell", "GRUCell", "RNNCell"]),
     sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),

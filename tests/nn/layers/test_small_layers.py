@@ -12,7 +12,7 @@ sizes = st.integers(1, 4)
 batches = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     widths=st.tuples(sizes, sizes, sizes),
     batch=batches,
@@ -44,7 +44,7 @@ def test_sizes_that_do_not_fit(both, raised):
     assert texts == {("RuntimeError", "mat1 and mat2 shapes cannot be multiplied (5x3 and 2x4)")}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(2, 6),
     width=sizes,
@@ -61,7 +61,7 @@ def test_embedding(rows, width, shape, padding, max_norm, norm_type, twins, same
     same_state(theirs.state_dict(), ours.state_dict())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(2, 6),
     mode=st.sampled_from(["sum", "mean", "max"]),
@@ -128,7 +128,7 @@ def test_what_is_refused(both, raised, made):
     assert len(kinds) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.data(),
     count=st.integers(1, 3),
@@ -146,7 +146,7 @@ def test_padding(data, count, kind, batched, twins, same):
     same(theirs(x), ours(x.numpy()))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=st.lists(st.integers(0, 3), min_size=1, max_size=4), data=st.data())
 def test_flatten_and_unflatten(shape, data, twins, same):
     """Dimensions become one and several again."""

@@ -71,7 +71,7 @@ def assert_alike(theirs, ours, same):
         same(list(values.values()), list(actual["state"][number].values()), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=optimizers(), groups=st.booleans(), skip=st.sampled_from([(), (0,), (1,)]))
 def test_steps_and_states(drawn, groups, skip, same):
     """Parameters, states and settings are PyTorch's after any number of steps, with and without groups."""
@@ -83,7 +83,7 @@ def test_steps_and_states(drawn, groups, skip, same):
         assert_alike(theirs, ours, same)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=optimizers(), through_file=st.booleans())
 def test_runs_move_between_the_two(drawn, through_file, same, tmp_path_factory):
     """A run that began with either goes on with the other, step for step."""
@@ -116,7 +116,7 @@ def test_runs_move_between_the_two(drawn, through_file, same, tmp_path_factory):
     assert_alike(back, ours, same)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=optimizers(), given_as=st.sampled_from(["state", "optimizer"]))
 def test_live_runs_move_by_the_public_verb(drawn, given_as, same):
     """`load_state_dict` takes either's live state, or the optimizer itself, into the other; memory is not shared."""

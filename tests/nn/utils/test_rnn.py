@@ -12,7 +12,7 @@ THEIRS = torch.nn.utils.rnn
 all_lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lengths=all_lengths, first=st.booleans(), total=st.sampled_from([None, 7]))
 def test_packing_and_padding(lengths, first, total, same):
     """Data, sizes and order of a packed sequence are PyTorch's, and padding it again gives what there was."""
@@ -31,7 +31,7 @@ def test_packing_and_padding(lengths, first, total, same):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(lengths=all_lengths, first=st.booleans(), side=st.sampled_from(["left", "right"]))
 def test_lists_of_sequences(lengths, first, side, same):
     """Lists are padded, packed and taken apart as PyTorch does."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cost import calls
 
@@ -279,7 +279,7 @@ def test_tensors_without_structure_are_linear(more):
 words = st.lists(st.sampled_from(["a", "b", "0", "1", "2"]), min_size=1, max_size=4).map(".".join)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(words, words), max_size=12, unique_by=(lambda p: p[0], lambda p: p[1])),
     st.lists(words, max_size=4),

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statedict.errors import CollisionError, NotAStateError
@@ -222,7 +222,7 @@ def maps(draw):
     return KeyMap(rules), names
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(maps())
 def test_rename_then_inverse_is_the_identity(drawn):
     """On random maps and names, the inverse brings every name back, with its value."""
@@ -234,7 +234,7 @@ def test_rename_then_inverse_is_the_identity(drawn):
         assert dict(key_map.inverse.rename(key_map.rename(state))) == state
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(maps())
 def test_the_text_of_a_map_is_the_map(drawn):
     """Printing and TOML both give the same map again."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import statedict
@@ -98,7 +98,6 @@ def test_memory_that_was_freed_is_not_read():
             read()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     dimensions=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4),
     offset=st.integers(-2, 9),

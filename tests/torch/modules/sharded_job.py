@@ -138,7 +138,7 @@ def differences(model, expected):
     return [
         name
         for name, tensor in expected.items()
-        if whole(found[name]).dtype != tensor.dtype or not torch.equal(whole(found[name]), tensor)
+        if (value := whole(found[name])).dtype != tensor.dtype or not torch.equal(value, tensor)
     ]
 
 

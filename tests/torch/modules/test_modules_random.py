@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict import tree
@@ -270,10 +270,6 @@ def renamed(outcome: tuple[str, Any]) -> tuple[str, Any]:
     return kind, (list(value.missing_keys), list(value.unexpected_keys), repr(value)) if kind == "returned" else value
 
 
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-
-
-@RELAXED
 @given(shape=shapes, prefix=st.sampled_from(["", "x.", "x"]), keep_vars=st.booleans())
 def test_captured_states_are_pytorchs(shape: Shape, prefix: str, keep_vars: bool) -> None:
     """Names, order, values, metadata and every call to a hook or an overridden method are those of stock PyTorch."""
@@ -287,7 +283,6 @@ def test_captured_states_are_pytorchs(shape: Shape, prefix: str, keep_vars: bool
     assert logs[0] == logs[1]
 
 
-@RELAXED
 @given(data=st.data(), shape=shapes, strict=st.booleans(), assign=st.booleans())
 def test_exact_loads_are_pytorchs(data: st.DataObject, shape: Shape, strict: bool, assign: bool) -> None:
     """Result, error text, model, the caller's state and every call to a hook or loader are those of stock PyTorch."""
@@ -303,7 +298,6 @@ def test_exact_loads_are_pytorchs(data: st.DataObject, shape: Shape, strict: boo
     assert logs[0] == logs[1]
 
 
-@RELAXED
 @given(data=st.data(), shape=shapes, strict=st.booleans(), assign=st.booleans())
 def test_a_refused_sound_load_leaves_no_trace(data: st.DataObject, shape: Shape, strict: bool, assign: bool) -> None:
     """Where a sound load raises, the model, its objects and the caller's state are as they were, bit for bit."""
@@ -317,7 +311,6 @@ def test_a_refused_sound_load_leaves_no_trace(data: st.DataObject, shape: Shape,
         assert identities(model) == objects
 
 
-@RELAXED
 @given(data=st.data(), shape=shapes)
 def test_a_judge_that_refuses_leaves_no_trace(data: st.DataObject, shape: Shape) -> None:
     """A judge sees the whole outcome, and where it raises nothing has happened."""

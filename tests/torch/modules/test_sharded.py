@@ -6,27 +6,18 @@ The ranks run the functions of `sharded_job`, whose docstrings are the rules; ea
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 FUNCTIONS = ["table", "assigned", "emptied", "converted", "live", "told", "damaged", "counted", "frugal"]
 
 
 def job(folder, ranks, *functions):
     """What rank 0 returned for each function."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        Path(__file__).with_name("sharded_job.py"),
-        folder,
-        str(ranks),
-        *functions,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    script = Path(__file__).with_name("sharded_job.py")
+    done = forked.run(script, folder, ranks, *functions, action="ignore", timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
     return dict(zip(functions, map(json.loads, done.stdout.splitlines())))
 

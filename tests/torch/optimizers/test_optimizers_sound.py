@@ -226,7 +226,7 @@ def groupings(draw):
     return [names[a:b] for a, b in pairwise([0, *cuts, len(names)])]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(groupings(), groupings())
 def test_state_never_reaches_another_name(saved_groups, groups):
     """However two optimizers group some of the same parameters, each gets the state of its own name, or none."""

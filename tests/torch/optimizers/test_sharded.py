@@ -6,12 +6,11 @@ The ranks run the functions of `sharded_job`, whose docstrings are the rules; ea
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests import forked
 
 import statedict
 
@@ -26,8 +25,7 @@ def told(request, tmp_path_factory):
     """What every rank returned for each function, and the folder."""
     folder = tmp_path_factory.mktemp("job")
     script = Path(__file__).with_name("sharded_job.py")
-    command = [sys.executable, "-W", "ignore", script, folder, str(request.param), *FUNCTIONS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = forked.run(script, folder, request.param, *FUNCTIONS, action="ignore")
     assert done.returncode == 0, done.stderr[-5000:]
     return dict(zip(FUNCTIONS, map(json.loads, done.stdout.splitlines()))), folder
 

@@ -307,7 +307,7 @@ def views(draw):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(views(), st.integers(0, 3))
 def test_overlaps_are_kept(tensors, spoilt):
     """Tensors overlap in the copy exactly where they overlapped, also when it goes into memory that is there."""
@@ -591,7 +591,7 @@ def test_a_freed_storage_is_an_error_the_second_time_too():
         take(state, tree, memory)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(views(), views())
 def test_overlaps_are_kept_in_memory_of_others(first, second):
     """Tensors overlap in a copy where they overlapped, whatever lay in its memory before."""

@@ -139,7 +139,7 @@ def test_row_shards_cost_no_bytes_beyond_their_own(tmp_path, suffix):
         assert file.count <= 1.02 * NBYTES / 4 + overhead.count
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_rows_and_any_damage(tmp_path_factory, data):
     """However the rows are divided and wherever a byte is flipped, the load is refused exactly if there is damage."""

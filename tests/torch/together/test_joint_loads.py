@@ -1,11 +1,10 @@
 """Loads of sharded models in which something fails on one rank: all ranks raise, and none is changed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 OLD, NEW = [0.0], [1.0]
 LOADED = "<All keys matched successfully>"
@@ -14,8 +13,7 @@ DAMAGED = "have changed since they were written"
 
 def answers(*scenarios):
     """What each rank answers in each scenario."""
-    command = [sys.executable, "-W", "ignore", Path(__file__).with_name("joint_job.py"), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    done = forked.run(Path(__file__).with_name("joint_job.py"), *scenarios, action="ignore", timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -1,11 +1,10 @@
 """The vote: every rank learns whether all have succeeded, even if a process ends at any instant."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 from statedict.torch import vote
 
@@ -14,8 +13,7 @@ GONE = "its process has ended, or its connection was lost"
 
 def answers(*scenarios):
     """What each rank answers in each scenario; warnings are errors there, too."""
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("voters.py"), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = forked.run(Path(__file__).with_name("voters.py"), *scenarios, timeout=600)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -51,6 +51,24 @@ def train(run, model, optimizer, *, step=None, **more):
             run.manager.save(number, **objects)
 
 
+def train_each(run, **objects):
+    """Train several models in one loop: `objects` are mappings from the name of a training to its object."""
+    resumed = run.manager.resume(**objects)
+    for number in range(resumed.step + 1 if resumed else 1, STEPS + 1):
+        losses = []
+        for name, model in objects["models"].items():
+            losses.append(loss_of(model))
+            objects["optimizers"][name].zero_grad()
+            losses[-1].backward()
+            objects["optimizers"][name].step()
+            if "schedulers" in objects:
+                objects["schedulers"][name].step()
+        flat = {f"{kind} {name}": each for kind, named in objects.items() for name, each in named.items()}
+        run.done(number, losses, **flat)
+        if number % EVERY == 0:
+            run.manager.save(number, **objects)
+
+
 # optimizers
 
 ADAMS = {
@@ -139,11 +157,13 @@ def sparse(run):
     train(run, model, optimizer, step=step)
 
 
-@ROWS.row("every other optimizer of `torch.optim`", **{name: (name, options) for name, options in OTHERS.items()})
-def other(run, which):
-    name, options = which
-    model = network()
-    train(run, model, getattr(torch.optim, name)(model.parameters(), **options))
+@ROWS.row("every other optimizer of `torch.optim`")
+def other(run):
+    models = {name: network() for name in OTHERS}
+    optimizers = {
+        name: getattr(torch.optim, name)(models[name].parameters(), **options) for name, options in OTHERS.items()
+    }
+    train_each(run, models=models, optimizers=optimizers)
 
 
 @ROWS.row("several parameter groups, each with its options")
@@ -180,11 +200,12 @@ SCHEDULERS = {
 }
 
 
-@ROWS.row("every scheduler of `torch.optim.lr_scheduler` and `SWALR`", **SCHEDULERS)
-def scheduler(run, make):
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    train(run, model, optimizer, scheduler=make(optimizer))
+@ROWS.row("every scheduler of `torch.optim.lr_scheduler` and `SWALR`")
+def scheduler(run):
+    models = {name: network() for name in SCHEDULERS}
+    optimizers = {name: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for name, model in models.items()}
+    schedulers = {name: make(optimizers[name]) for name, make in SCHEDULERS.items()}
+    train_each(run, models=models, optimizers=optimizers, schedulers=schedulers)
 
 
 @ROWS.row("`ReduceLROnPlateau`")

@@ -7,11 +7,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 from tests.training.bit_exact.row import Row
 from tests.training.bit_exact.rows import ROWS
 from tests.training.bit_exact.run import STEPS
@@ -24,13 +23,10 @@ COMPILED = "inductor"
 
 def run(directory: Path, seed: str, names: list[str], *phases: str) -> None:
     """Run phases side by side; warnings are errors there, and every training must end as it should."""
-    command = [sys.executable, "-W", "error", "-m", "tests.training.bit_exact.run"]
-    commands = {phase: [*command, phase, directory, seed, *names] for phase in phases}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    started = {phase: subprocess.Popen(command, **pipes) for phase, command in commands.items()}
-    ended = {phase: (*process.communicate(), process.returncode) for phase, process in started.items()}
-    for phase, (output, errors, code) in ended.items():
-        assert (code, output) == (0, "[]\n"), f"{phase}: {output} {errors[-5000:]}"
+    jobs = {phase: forked.start("tests.training.bit_exact.run", phase, directory, seed, *names) for phase in phases}
+    for phase, job in jobs.items():
+        done = job.wait(800)
+        assert (done.returncode, done.stdout) == (0, "[]\n"), f"{phase}: {done.stdout} {done.stderr[-5000:]}"
 
 
 def records(directory: Path, phase: str, name: str) -> dict[tuple[int, int], dict[str, str]]:

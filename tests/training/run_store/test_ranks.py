@@ -1,11 +1,9 @@
 """Runs of several ranks in an object store: each rank uploads its part, and rank 0 completes the checkpoint."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 from statedict import CheckpointManager
 from statedict.formats import runs
@@ -18,20 +16,11 @@ JOB = Path(__file__).with_name("ranks_job.py")
 
 def job(run, rendezvous, environment, ranks=2):
     """What rank 0 of a job prints: the step that it began with, and the sum of all parameters at the end."""
-    command = [sys.executable, "-W", "ignore", JOB, str(run), str(rendezvous)]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), str(ranks)],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    ended = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [0] * ranks, ended
-    first, total = ended[0][0].split()
+    options = {"action": "ignore", "environment": environment}
+    started = [forked.start(JOB, run, rendezvous, rank, ranks, **options) for rank in range(ranks)]
+    ended = [process.wait() for process in started]
+    assert [done.returncode for done in ended] == [0] * ranks, ended
+    first, total = ended[0].stdout.split()
     return int(first), float(total)
 
 

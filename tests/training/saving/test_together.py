@@ -2,6 +2,7 @@
 
 import pytest
 from tests.training.ranks import answers as ranks
+from tests.training.ranks import answers_of, started
 
 pytest.importorskip("torch")
 
@@ -46,12 +47,12 @@ def test_a_save_in_the_background_that_fails_on_one_rank_fails_on_all(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path, size):
+def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path):
     """Also by itself, once it runs again; later saves fail at once, and the older checkpoint stays."""
-    (answers,) = ranks(tmp_path / "run", f"hangs:plain:{size}")
-    told = [f"RankError: rank {size - 1} failed: it has not answered within 10 s"] * 2
-    assert answers == [{"told": told, "steps": [1]}] * size
+    jobs = {size: started(tmp_path / f"{size}", f"hangs:plain:{size}") for size in (2, 4)}
+    for size, job in jobs.items():
+        told = [f"RankError: rank {size - 1} failed: it has not answered within 10 s"] * 2
+        assert answers_of(job) == [[{"told": told, "steps": [1]}] * size]
 
 
 @pytest.mark.slow
@@ -77,12 +78,12 @@ def test_every_bit_is_saved_as_it_was_at_the_save(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "connecting", "connected"])
-def test_a_rank_that_is_lost_in_the_first_save_is_named(tmp_path, when):
+def test_a_rank_that_is_lost_in_the_first_save_is_named(tmp_path):
     """Before the ranks have connected, the time limit passes first; the next save fails at once."""
-    (answers,) = ranks(tmp_path / "run", f"dies:{when}:3")
+    jobs = [started(tmp_path / when, f"dies:{when}:3") for when in ("before", "connecting", "connected")]
     told = ["RankError: rank 2 failed: it has not answered within 10 s"] * 2
-    assert answers == [*[{"told": told, "steps": []}] * 2, None]
+    for job in jobs:
+        assert answers_of(job) == [[*[{"told": told, "steps": []}] * 2, None]]
 
 
 @pytest.mark.slow

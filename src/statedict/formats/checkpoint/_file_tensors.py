@@ -13,7 +13,8 @@ from statedict.state import DTYPES, Box, DType, Leaf, Piece, Storage, contiguous
 from ...errors import FormatError, TruncatedError
 from .._limits import LIMITS, Limits
 from ..storages._decoded import Coding, decoded
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FileSource
 from ..storages._shape import check_addressable
 from ._checkpoint import Finding
 from ._verify import check_storages

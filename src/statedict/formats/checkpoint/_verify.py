@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from statedict.state import Storage
 
-from ..storages._extent import FALSE_TIE, FileSource
+from ..storages._file_source import FALSE_TIE, FileSource
 from ._checkpoint import Finding
 
 

@@ -23,7 +23,8 @@ from .._json import read_json
 from .._limits import LIMITS, Limits
 from .._pickle import Import, Parsed
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..storages._extent import FALSE_TIE, Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FALSE_TIE, FileSource
 from ..storages._shape import check_addressable
 from ..storages._text import check_text
 from ..zip._archive import (

@@ -14,7 +14,8 @@ from statedict.state import PLAIN, DType, Leaf, RowKind, Storage, Table, contigu
 from .._limits import LIMITS, Limits
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._verify import check_storages
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FileSource
 from ..storages._file_table import UNKNOWN_CRC, TableSource
 from ._aliases import Alias, recorded_aliases, with_aliases
 from ._annotations import Annotations, read_annotations, user_metadata

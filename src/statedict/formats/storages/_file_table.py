@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from statedict.files import File, Span, checksums_within
 from statedict.state import Blocks, Storage, Table, arena
 
-from ._extent import Extent, FileSource
+from ._extent import Extent
+from ._file_source import FileSource
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,8 @@ from .._pickle import Import, Parsed, StorageId, TypedStorage
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
 from ..storages._describe import shown
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FileSource
 from ._stacked_pickles import Stacked, parse_at
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -23,7 +23,8 @@ from .._names import WEIGHTS
 from .._pickle import Import, TypedStorage, spec_in, storage_dtype
 from ..checkpoint._checkpoint import Checkpoint
 from ..storages._describe import shown
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FileSource
 from ._legacy import UNCHECKED, nested_reader
 from ._stacked_pickles import Stacked, parse_at
 

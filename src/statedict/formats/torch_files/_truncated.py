@@ -7,7 +7,8 @@ from statedict.files import File
 from ...errors import FormatError, TruncatedError
 from .._limits import Limits
 from .._pickle import StorageId, TypedStorage
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_source import FileSource
 from ..zip._directory import STORED
 from ..zip._members import LOCAL
 from ._stacked_pickles import parse_at

@@ -103,16 +103,10 @@ def multi_head_attention_forward(
         raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
     if query.shape[-1] != embed_dim_to_check:
         raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {query.shape[-1]}")
-    if query.ndim == 2:
+    has_samples = query.ndim == 3
+    if not has_samples:
         query, key, value = (x[:, None, ...] for x in (query, key, value))
-        padding = None if key_padding_mask is None else key_padding_mask[None, ...]
-        output, weights = multi_head_attention_forward(
-            query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
-            add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training, padding, need_weights, attn_mask,
-            use_separate_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, static_k, static_v,
-            average_attn_weights, is_causal,
-        )  # fmt: skip
-        return output[:, 0, ...], None if weights is None else weights[0, ...]
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask[None, ...]
     length, samples, width = query.shape
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
     q, k, v = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
@@ -121,10 +115,8 @@ def multi_head_attention_forward(
         k = xp.concat([k, xp.broadcast_to(bias_k, (1, samples, width))], axis=0)
         v = xp.concat([v, xp.broadcast_to(bias_v, (1, samples, width))], axis=0)
     q, k, v = (_heads(xp, part, num_heads) for part in (q, k, v))
-    k, v = (
-        (k if static_k is None else xp.reshape(static_k, k.shape)),
-        (v if static_v is None else xp.reshape(static_v, v.shape)),
-    )
+    k = k if static_k is None else xp.reshape(static_k, k.shape)
+    v = v if static_v is None else xp.reshape(static_v, v.shape)
     if add_zero_attn:
         zeros = full(k, (samples, num_heads, 1, width // num_heads), 0)
         k, v = xp.concat([k, zeros], axis=2), xp.concat([v, zeros], axis=2)
@@ -133,9 +125,11 @@ def multi_head_attention_forward(
     weights = dropout(weights, dropout_p, training=training)
     mixed = xp.reshape(xp.permute_dims(weights @ v, (2, 0, 1, 3)), (length, samples, width))
     output = linear(mixed, out_proj_weight, out_proj_bias)
-    if not need_weights:
-        return output, None
-    return output, xp.mean(weights, axis=1) if average_attn_weights else weights
+    if need_weights and average_attn_weights:
+        weights = xp.mean(weights, axis=1)
+    if not has_samples:
+        output, weights = output[:, 0, ...], weights[0, ...]
+    return output, weights if need_weights else None
 
 
 def _projected(

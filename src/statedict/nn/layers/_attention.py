@@ -118,8 +118,8 @@ class MultiheadAttention(Module):
             (output, weights): the shape of the query, and (samples, queries, keys), (samples, heads, queries, keys) or None.
         """
         xp, query, key, value = unwrap(query, key, value)
-        turned = self.batch_first and query.ndim == 3
-        if turned:
+        transposed = self.batch_first and query.ndim == 3
+        if transposed:
             query, key, value = (xp.permute_dims(x, (1, 0, 2)) for x in (query, key, value))
         output, weights = F.multi_head_attention_forward(
             query,
@@ -146,7 +146,7 @@ class MultiheadAttention(Module):
             average_attn_weights=average_attn_weights,
             is_causal=is_causal,
         )
-        return xp.permute_dims(output, (1, 0, 2)) if turned else output, weights
+        return xp.permute_dims(output, (1, 0, 2)) if transposed else output, weights
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Missing in pickles of PyTorch 1.1.

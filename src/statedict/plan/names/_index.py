@@ -61,7 +61,7 @@ class Index:
                 else:
                     self._exact.setdefault(template.literal, Hit(number, position, {}))
             self._add_module(number, rule)
-        self._shelves = _shelves(templates)
+        self._by_anchor = _by_anchor(templates)
         self._compiled: dict[Anchor | None, re.Pattern[str]] = {}
 
     def _add_module(self, number: int, rule: Rule) -> None:
@@ -95,23 +95,25 @@ class Index:
         return Hit(number, 0, {}, new + name[len(path) :])
 
     def _fitting(self, name: str) -> Hit | None:
-        hits = [hit for anchor in self._anchors_of(name) if (hit := self._on_shelf(anchor, name))]
+        hits = [hit for anchor in self._anchors_of(name) if (hit := self._with_anchor(anchor, name))]
         return min(hits, key=lambda hit: (hit.rule, hit.position), default=None)
 
     def _anchors_of(self, name: str) -> list[Anchor | None]:
         """Return the anchors whose templates may match the name."""
-        shelves = self._shelves
-        anchors: list[Anchor | None] = [None] if None in shelves else []
-        if len(shelves) > len(anchors):
+        known = self._by_anchor
+        anchors: list[Anchor | None] = [None] if None in known else []
+        if len(known) > len(anchors):
             parts = name.split(".")
-            anchors += filter(shelves.__contains__, enumerate(parts))
-            anchors += filter(shelves.__contains__, enumerate(parts, -len(parts)))
+            anchors += filter(known.__contains__, enumerate(parts))
+            anchors += filter(known.__contains__, enumerate(parts, -len(parts)))
         return anchors
 
-    def _on_shelf(self, anchor: Anchor | None, name: str) -> Hit | None:
+    def _with_anchor(self, anchor: Anchor | None, name: str) -> Hit | None:
         pattern = self._compiled.get(anchor)
         if pattern is None:
-            texts = (f"(?P<{group}>{template.regex(f'{group}_')})" for group, template in self._shelves[anchor].items())
+            texts = (
+                f"(?P<{group}>{template.regex(f'{group}_')})" for group, template in self._by_anchor[anchor].items()
+            )
             pattern = self._compiled[anchor] = re.compile("|".join(texts), re.DOTALL)
         found = pattern.fullmatch(name)
         if found is None:
@@ -121,17 +123,17 @@ class Index:
         return Hit(number, position, {placeholder: found[group] for placeholder, group in placeholders})
 
 
-def _shelves(templates: Mapping[str, Template]) -> dict[Anchor | None, dict[str, Template]]:
+def _by_anchor(templates: Mapping[str, Template]) -> dict[Anchor | None, dict[str, Template]]:
     """Group the templates by the rarest component that each requires; None: all if they are few, or those without one."""
     if len(templates) <= _FEW:
         return {None: dict(templates)} if templates else {}
     anchors = {group: _anchors(template) for group, template in templates.items()}
-    often = Counter(anchor for some in anchors.values() for anchor in some)
-    shelves: dict[Anchor | None, dict[str, Template]] = {}
+    counts = Counter(anchor for some in anchors.values() for anchor in some)
+    grouped: dict[Anchor | None, dict[str, Template]] = {}
     for group, template in templates.items():
-        anchor = min(anchors[group], key=often.__getitem__, default=None)
-        shelves.setdefault(anchor, {})[group] = template
-    return shelves
+        anchor = min(anchors[group], key=counts.__getitem__, default=None)
+        grouped.setdefault(anchor, {})[group] = template
+    return grouped
 
 
 def _anchors(template: Template) -> list[Anchor]:

@@ -152,7 +152,7 @@ class KeyMap:
         return given
 
     def _renamed(self, state: Mapping[str, Any], names: Mapping[str, str], given: Mapping[str, Any]) -> StateDict:
-        """Return the renamed state; `names` are those that the rules see, each with the state's own."""
+        """Return the renamed state; `names` maps each name that the rules see to the state's own."""
         offers, notes = self.resolve(names, lambda name: spec_of(given[name]))
         for note in notes:
             warnings.warn(printable(note), UserWarning, stacklevel=3)
@@ -169,9 +169,10 @@ class KeyMap:
         return resolve(self.rules, self.index, names, spec, unused=not self.optional)
 
     def seen(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the names as the rules see them, each with the own one: without wrappers if only that matches a rule.
+        """Return a mapping from the name that the rules see to the state's own name.
 
-        Raises CollisionError if two names differ in their wrappers only.
+        They differ if only the name without wrappers (`module.`, `_orig_mod.` …) matches a rule. Raises CollisionError if
+        two names differ in their wrappers only.
 
         >>> KeyMap("a.{*p} -> b.{*p}").seen(["_orig_mod.a.weight", "_orig_mod.c.weight"])
         {'a.weight': '_orig_mod.a.weight', '_orig_mod.c.weight': '_orig_mod.c.weight'}
@@ -197,7 +198,8 @@ class KeyMap:
             if hit is None or not isinstance(rule := self.rules[hit.rule], Rule) or not rule.operations:
                 back = self.inverse.index.find(self(name))
                 there = name if back is None else renamed(self.inverse.rules[back.rule], back)
-                strays += [name] * (there != name)
+                if there != name:
+                    strays.append(name)
         return strays
 
 

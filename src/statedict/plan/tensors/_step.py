@@ -62,13 +62,13 @@ def working(dtype: DType) -> np.dtype[Any]:
 
 
 class Step(NamedTuple):
-    """How one slot is filled.
+    """How one parameter or buffer of the model (a slot) is filled.
 
     Attributes:
-        target: the slot.
+        target: its name.
         offer: the source's own tensor, or an output of a rule's recipe.
         adaptation: the change of shape, or None.
-        kept: the slot's own value, if the adaptation keeps some of it.
+        kept: the model's own value, if the adaptation keeps some of it.
         dtype: the dtype to cast to, or None.
         device: the requested device, for the code that places the tensor.
     """
@@ -117,7 +117,10 @@ class Step(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """A tensor that does not fit its slot: both shapes (or a type's name for other values), and why it was not adapted."""
+    """A tensor that does not fit the parameter or buffer of its name: both shapes, or a type's name for other values.
+
+    `note` says why it was not adapted.
+    """
 
     name: str
     found: Shape | str

@@ -3,11 +3,11 @@
 function showAbout(element, page) {
   page.values.files.forEach((file, which) => {
     const made = file.producer === "unknown" ? [] : [`written by ${file.producer}`];
-    const told = [file.format, size(file.bytes), ...made, count(file.tensors, "tensor"), counted(file)];
+    const summary = [file.format, size(file.bytes), ...made, count(file.tensors, "tensor"), counted(file)];
     const dtypes = file.dtypes.slice(0, 6).map(([name, , bytes]) => make("span", { class: "chip" }, `${name} ${size(bytes)}`));
     element.append(make("div", { class: "file" },
       make("h1", {}, page.compared ? side(which, page) : null, ...breakable(clipped(file.name, 200))),
-      make("p", { class: "told" }, told.join(" · ")),
+      make("p", { class: "summary" }, summary.join(" · ")),
       make("p", { class: "chips" }, ...dtypes),
       ...file.warnings.map(([level, line]) => make("p", { class: `warning ${level}` }, line))));
   });

@@ -30,9 +30,9 @@ function showChanges(element, page) {
 
 function others({ values, before }, loose) {
   const lines = [];
-  const told = { added: "Only in the second file (not tensors)", removed: "Only in the first file (not tensors)", values: "Other values that differ" };
+  const titles = { added: "Only in the second file (not tensors)", removed: "Only in the first file (not tensors)", values: "Other values that differ" };
   for (const [word, names] of Object.entries(loose)) {
-    if (names.length) lines.push(`${told[word]}: ${clipped(names.slice(0, 20).join(", "), 600)}`);
+    if (names.length) lines.push(`${titles[word]}: ${clipped(names.slice(0, 20).join(", "), 600)}`);
   }
   const [untied, tied] = values.ties;
   if (untied.length) lines.push(`No longer tied: ${clipped(untied.slice(0, 10).map((group) => group.join(" = ")).join("; "), 600)}`);

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 class _Live:
-    """The Source of arrays in memory: `storage.where` is an object with the buffer protocol, as bytes."""
+    """The Source of arrays in memory: `storage.where` is a memoryview of the bytes."""
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
@@ -44,7 +44,7 @@ class NumpyLibrary:
 
     def leaf(self, array: Array) -> Leaf | None:
         dtype = dtype_of(array.dtype)
-        # A tensor has no mask (`numpy.ma`): such an array is another value, and is refused or kept as one.
+        # A tensor does not have a mask (`numpy.ma`), so a masked array is treated as a value that is not a tensor.
         if dtype is None or (type(array) is not np.ndarray and hasattr(array, "mask")):
             return None
         if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):

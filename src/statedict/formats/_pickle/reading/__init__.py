@@ -1,6 +1,6 @@
 """Read pickles as inert data: nothing that they name is imported or called. `parse` is the counterpart of `emit`.
 
-The `_machine` runs the opcodes of `_opcodes`, `_containers` and `_calls`. `_calls` decides what calling a global
+The `_machine` runs the opcodes of `_opcodes`, `_strings`, `_containers` and `_calls`. `_calls` decides what calling a global
 produces, with the constructors in `_containers`, `_plain`, `_arrays`, `_tensors` and `_compounds`. `_records` reads an
 ordinary tensor in one step, and `_record_columns` finds thousands of them ahead.
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from statedict.errors import FormatError
 
 from .._values import Size
-from ._containers import PATHS
+from ._keys import PATHS
 from ._machine import Args, Constructor, Machine, Unfit, fit
 
 if TYPE_CHECKING:
