@@ -63,7 +63,9 @@ def parse_index(raw: bytes, file: str) -> RunIndex:
     try:
         check_seal(raw, file)
         content = json.loads(raw)
-        if content["format"] == FORMAT and content["version"] != VERSION:
+        if content["format"] != FORMAT:
+            raise ValueError(f"the format is {content['format']!r}, not {FORMAT!r}")
+        if content["version"] != VERSION:
             raise NewerVersionError(
                 f"version {content['version']!r} of a run is not supported; this statedict reads version {VERSION}",
                 file=file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from statedict.files import Folder, is_url
 
@@ -25,9 +26,11 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     If the folder also contains weights of its own, these are opened instead: transformers' Trainer saves the finished model
     beside the checkpoints.
     """
-    if INDEX in folder.files and is_url(folder.path):
-        return _read_stored(folder, limits)
     own = own_steps(folder.folders)
+    if is_url(folder.path) and (own or INDEX in folder.files):
+        # Also if a list that is out of date does not show it. A run that was copied here has no index.
+        with suppress(FileNotFoundError):
+            return _read_stored(folder, read_index(folder), limits)
     if own:
         return _read_own(folder, own, limits)[0]
     found = find_steps(folder)
@@ -45,25 +48,22 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     return checkpoint
 
 
-def _read_stored(folder: Folder, limits: Limits) -> Checkpoint:
+def _read_stored(folder: Folder, index: RunIndex, limits: Limits) -> Checkpoint:
     """Open the newest checkpoint of a run in an object store; again if a manager has deleted it meanwhile."""
-    while True:
-        index = read_index(folder)
-        if not index.folders:
-            raise _empty(folder)
+    while index.folders:
+        before, failure = index, None
         try:
             checkpoint, is_newest = _read_own(folder, index.folders, limits)
-        except (FormatError, FileNotFoundError):
-            if _is_current(index, folder):
-                raise
-        else:
-            if is_newest or _is_current(index, folder):
+            if is_newest:
                 return checkpoint
-
-
-def _is_current(index: RunIndex, folder: Folder) -> bool:
-    """Whether the run still has the same checkpoints."""
-    return read_index(folder).folders == index.folders
+        except (FormatError, FileNotFoundError) as error:
+            failure = error
+        index = read_index(folder)
+        if index.folders == before.folders:
+            if failure is not None:
+                raise failure
+            return checkpoint
+    raise _empty(folder)
 
 
 def _empty(folder: Folder) -> UnknownFormatError:
