@@ -23,7 +23,7 @@ from ._shares import Range, Shares, Sum, joined, shares, whole
 from ._slice import FileSlice
 from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, write
-from .stores._bucket import ABSENT, Bucket, StoredObject, put_surely, read_all
+from .stores._bucket import ABSENT, Bucket, StoredObject, put_surely
 from .stores._open import open_bucket
 from .stores._upload import Upload
 
@@ -32,6 +32,6 @@ __all__ = [
     "Fill", "Folder", "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span",
     "StoredObject", "Sum", "System", "Upload", "Written", "check_inside", "checksums", "checksums_of",
     "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name",
-    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_all", "read_checked",
+    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_checked",
     "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
 ]  # fmt: skip

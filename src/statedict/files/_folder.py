@@ -157,6 +157,12 @@ class Folder:
         found.entries = Entries(*([name for name in kind if name not in names] for kind in self.entries))
         return found
 
+    def refresh(self) -> None:
+        """Forget what was listed and opened: files may have been deleted, and others may have their names."""
+        self.__dict__.pop("entries", None)
+        self._folders.clear()
+        self._open_files.forget()
+
     def require_open(self) -> None:
         """Raise ValueError if the folder was closed."""
         self._open_files.require_open()
@@ -210,6 +216,12 @@ class _OpenFiles:
         if self._files is None:
             raise ValueError(f"{self.path} has been closed; open it again")
         return self._files
+
+    def forget(self) -> None:
+        """Drop the references to all files but do not close them: another thread may be reading them."""
+        with self._lock:
+            self.require_open().clear()
+            self._stamps.clear()
 
     def close(self) -> None:
         with self._lock:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from secrets import token_hex
 
-# Our own checkpoints, saved by CheckpointManager, and the manifest in each.
-OWN = re.compile(r"step-([0-9]{10,19})")
+# Our own checkpoints, saved by CheckpointManager (in an object store, with a suffix that each save has of its own), and the
+# manifest in each.
+OWN = re.compile(r"step-([0-9]{10,19})(-[0-9a-f]{16})?")
 LARGEST_STEP = 10**19 - 1
 MANIFEST = "manifest.json"
 FORMAT = "statedict checkpoint"
-# A manifest of a checkpoint in an object store whose files are still being uploaded.
-CLAIM = "statedict checkpoint in progress"
 # Objects of a checkpoint that are not the user's: values that JSON cannot represent, and the state of random generators.
 VALUES, RANDOM = "values", "random"
 # The lock of CheckpointManager: a folder that has it is a run, even if nothing was saved yet.
 LOCK = ".lock"
-# The same in an object store, where it also says that a folder of a step without a manifest is unfinished, not damaged.
-WRITER = ".writer"
+# The index of a run in an object store: which folders are its checkpoints.
+INDEX = ".run"
 # Folders of a step: of transformers (`checkpoint-500`), accelerate (`checkpoint_0`), torchtitan (`step-10`), DeepSpeed
 # (`global_step10`), Megatron (`iter_0000010`), torchtune (`epoch_0`).
 STEP = re.compile(r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>[0-9]{1,19})")
@@ -33,18 +33,32 @@ LOGS, VERSION = "lightning_logs", re.compile(r"version_([0-9]{1,9})")
 
 
 def name_of(step: int) -> str:
-    """Return the directory name of a step of CheckpointManager. Names sort in the order of the steps."""
+    """Return the directory name of a step of CheckpointManager, on a disk. Names sort in the order of the steps."""
     return f"step-{step:010d}"
+
+
+def unique_name(step: int) -> str:
+    """Return a name, for a checkpoint of CheckpointManager in an object store, that no other save has."""
+    return f"{name_of(step)}-{token_hex(8)}"
+
+
+def is_unique_name(name: str) -> bool:
+    """Return whether `unique_name` has made a name."""
+    match = OWN.fullmatch(name)
+    return match is not None and match[2] is not None
 
 
 def own_steps(names: Iterable[str]) -> dict[int, str]:
     """Return the names of CheckpointManager's checkpoints among those of directories, by step, oldest first.
 
-    >>> own_steps(["step-0000000020", "step-0000000003", "step-10"])
-    {3: 'step-0000000003', 20: 'step-0000000020'}
+    >>> own_steps(["step-0000000020", "step-0000000003-00112233445566aa", "step-10"])
+    {3: 'step-0000000003-00112233445566aa', 20: 'step-0000000020'}
     """
-    matches = (OWN.fullmatch(name) for name in names)
-    found = {int(match[1]): match[0] for match in matches if match and match[0] == name_of(int(match[1]))}
+    # Of several names of a step, the one without a suffix: it was saved in a directory with a downloaded run.
+    matches = (OWN.fullmatch(name) for name in sorted(names, reverse=True))
+    found = {
+        int(match[1]): match[0] for match in matches if match and len(match[1]) == max(10, len(str(int(match[1]))))
+    }
     return dict(sorted(found.items()))
 
 
@@ -55,6 +69,8 @@ def is_step_file(name: str) -> bool:
 
 def is_run(files: Collection[str], folders: Collection[str]) -> bool:
     """Return whether a folder with these files and folders is that of a run, or leads to one."""
-    if not {*MARKERS, LOCK, WRITER}.isdisjoint(files) or not {*BETWEEN, LOGS}.isdisjoint(folders):
+    if not {*MARKERS, LOCK, INDEX}.isdisjoint(files) or not {*BETWEEN, LOGS}.isdisjoint(folders):
         return True
-    return any(map(is_step_file, (*files, *folders))) or any(STEP.fullmatch(n) or VERSION.fullmatch(n) for n in folders)
+    return any(map(is_step_file, (*files, *folders))) or any(
+        kind.fullmatch(name) for name in folders for kind in (OWN, STEP, VERSION)
+    )

@@ -323,7 +323,8 @@ class CheckpointManager:
             self._after_save(self._run.name, step, lambda: self[step])
 
     def _prune(self, keep: Keep) -> list[Saved]:
-        self._ownership.hold()
+        if not self._run.removes_unlocked:
+            self._ownership.hold()
         return self._remove_expired(keep)
 
     def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:

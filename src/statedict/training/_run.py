@@ -78,6 +78,7 @@ class TrainingRun(Protocol):
     Only the holder of the lock may call `begin`, `remove`, `set_aside` and `tidy`; everyone else may pin and read.
 
     Attributes:
+        removes_unlocked: whether everyone may also call `remove`.
         name: its path or URL, for messages.
         at: the path or the URL.
         real: equal for all names of the same run.
@@ -91,6 +92,9 @@ class TrainingRun(Protocol):
 
     @property
     def real(self) -> str: ...
+
+    @property
+    def removes_unlocked(self) -> bool: ...
 
     def exists(self) -> bool: ...
 
@@ -159,11 +163,6 @@ def open_run(at: str | os.PathLike[str]) -> TrainingRun:
 def inside(place: Place, name: str) -> Place:
     """Return the place of a file or folder in a checkpoint."""
     return place / name if isinstance(place, Path) else files.inside(place, name)
-
-
-def content_of(place: Place, manifest: Manifest) -> Place:
-    """Return where the files of a checkpoint are."""
-    return inside(place, manifest.within) if manifest.within else place
 
 
 def name_of(place: Place) -> str:

@@ -12,7 +12,7 @@ from tests.s3 import once
 
 import statedict
 from statedict.errors import ConflictError, RemoteError, SaveError
-from statedict.files import ABSENT, Upload, open_bucket, put_surely, read_all
+from statedict.files import ABSENT, Upload, open_bucket, put_surely
 from statedict.files.stores import _obstore
 
 np = pytest.importorskip("numpy")
@@ -49,7 +49,7 @@ def test_an_object_is_what_was_put(bucket):
     assert (entry.key, entry.nbytes, entry.etag) == ("b/1", 5, etag)
     assert bucket.read("b/1", 1, 3, etag) == b"el"
     assert bucket.read("b/1", 3, 9) == b"lo"
-    assert read_all(bucket, "b/1") == (b"hello", etag)
+    assert bucket.get("b/1") == (b"hello", etag)
     assert keys(bucket) == ["a", "b/1", "b/2"]
     assert [entry.key for entry in bucket.list("b/")] == ["b/1", "b/2"]
     assert [entry.key for entry in bucket.list("b/2")] == ["b/2"]
@@ -72,7 +72,7 @@ def test_a_conditional_write_is_refused_if_the_object_is_another(bucket):
         bucket.put("a", b"4", if_match=first)
     with pytest.raises(ConflictError):
         bucket.read("a", 0, 1, first)
-    assert read_all(bucket, "a") == (b"3", second)
+    assert bucket.get("a") == (b"3", second)
     bucket.delete(["a"])
     with pytest.raises(ConflictError):
         bucket.put("a", b"5", if_match=second)
@@ -91,7 +91,7 @@ def test_of_many_writers_exactly_one_wins(bucket):
     with ThreadPoolExecutor(8) as pool:
         won = [number for number in pool.map(write, range(1, 17)) if number is not None]
     assert len(won) == 1
-    assert read_all(bucket, "a")[0] == b"%d" % won[0]
+    assert bucket.get("a")[0] == b"%d" % won[0]
 
 
 def test_a_large_object_is_uploaded_in_parts(bucket):
@@ -101,7 +101,7 @@ def test_a_large_object_is_uploaded_in_parts(bucket):
         for start in range(0, len(content), 700_001):
             assert stream.write(content[start : start + 700_001]) == len(content[start : start + 700_001])
     assert (stream.nbytes, stream.crc32) == (len(content), statedict.files.crc32(content))
-    assert read_all(bucket, "big")[0] == content
+    assert bucket.get("big")[0] == content
 
 
 def test_an_upload_that_fails_leaves_nothing(bucket):
@@ -110,7 +110,7 @@ def test_an_upload_that_fails_leaves_nothing(bucket):
     with suppress(ZeroDivisionError), Upload(bucket, "big") as stream:
         stream.write(bytes(20 << 20))
         stream.write(bytes(1 // 0))
-    assert read_all(bucket, "big")[0] == b"old"
+    assert bucket.get("big")[0] == b"old"
 
 
 @pytest.mark.parametrize("key", ["a", "b/c"])
@@ -121,7 +121,7 @@ def test_a_lost_response_is_not_taken_for_a_refusal(s3, key):
     for number in range(3):
         s3.fault = once("lose", "PUT", key)
         etag = put_surely(bucket, key, b"%d" % number, if_match=etag)
-        assert read_all(bucket, key) == (b"%d" % number, etag)
+        assert bucket.get(key) == (b"%d" % number, etag)
 
 
 def test_a_busy_store_is_asked_again(s3, impatient):
@@ -135,7 +135,7 @@ def test_a_busy_store_is_asked_again(s3, impatient):
     with pytest.raises(RemoteError, match="HTTP 503"), Upload(bucket, "a") as stream:
         stream.write(bytes(20 << 20))
     s3.fault = lambda method, path: None
-    assert read_all(bucket, "a")[0] == b"1"
+    assert bucket.get("a")[0] == b"1"
 
 
 def test_errors_name_the_object(s3):

@@ -38,5 +38,5 @@ def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
     written = reader._run.manifest(reader.latest.path)
     kept = CheckpointManager(tmp_path / "run")
     assert written.files.keys() == kept._run.manifest(kept.latest.path).files.keys()
-    listed = {entry.key.partition("/")[0] for entry in reader._run.bucket.list()}
-    assert listed == {".writer", runs.name_of(5), runs.name_of(6)}
+    listed = {f"{run}/{entry.key.partition('/')[0]}" for entry in reader._run.bucket.list()}
+    assert listed == {f"{run}/{runs.INDEX}", *(saved.path for saved in reader.checkpoints)}

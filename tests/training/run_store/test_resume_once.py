@@ -34,7 +34,7 @@ def saved(*steps):
 def damage(step, name):
     """Change a byte in the middle of a file, or in a name that it contains."""
     bucket = open_bucket(URL)
-    (key,) = [entry.key for entry in bucket.list(f"step-{step:010}/") if entry.key.endswith(name)]
+    (key,) = [entry.key for entry in bucket.list(f"step-{step:010}-") if entry.key.endswith(name)]
     content = bytearray(bucket.read(key, 0, bucket.stat(key).nbytes))
     found = content.find(b"position")
     content[len(content) // 2 if found < 0 else found] ^= 1

@@ -5,17 +5,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from statedict.errors import ConflictError
+from statedict.formats import runs
 from statedict.formats.runs import MANIFEST, FileFacts, name_of
 from statedict.training._keep import Saved, expired
 from statedict.training.resuming import _find
 from statedict.training.run_directory import _changes, _layout, _lock, _pins
-from statedict.training.run_store import _draft, _run
-from statedict.training.run_store._listing import PINS
+from statedict.training.run_store import _draft, _index, _run
+from statedict.training.run_store import _lock as _store_lock
 from statedict.training.saving._saver import Saver
 
 Replaced = tuple[Any, str, Any]
@@ -186,57 +190,85 @@ def manifest_uploaded_first() -> list[Replaced]:
 
 
 def put_without_condition() -> list[Replaced]:
-    """The manifest is written whoever else has written it meanwhile."""
+    """The index is written whoever else has written it meanwhile."""
 
     def put(bucket: Any, key: str, data: bytes, *, if_match: str | None) -> str:
         return bucket.put(key, data)
 
-    return [(_run, "put_surely", put)]
+    return [(_index, "put_surely", put)]
+
+
+def index_goes_back() -> list[Replaced]:
+    """If the index has changed meanwhile, it is replaced by an edit of the version that was known before."""
+
+    def change(self: _index.StoredIndex, edit: Callable[[Any], Any], *, always: bool = False) -> Any:
+        new = replace(edit(self.latest), number=self.latest.number + 1)
+        while True:
+            try:
+                self._known = new, _index.put_surely(self._bucket, runs.INDEX, new.dump(), if_match=self._read()[1])
+                return new
+            except ConflictError:
+                continue
+
+    return [(_index.StoredIndex, "change", change)]
 
 
 def late_writer_not_fenced() -> list[Replaced]:
-    """The files of an unfinished checkpoint are deleted while its writer could still complete it."""
-    return [(_run.StoreRun, "_fence", lambda self, name, etag, now: None)]
+    """The files of an unfinished checkpoint are deleted while a request to complete it may be on its way."""
+    return [(_store_lock.StoreLock, "fence", lambda self: self.checked(self._index.read()))]
+
+
+def listed_after_fence() -> list[Replaced]:
+    """The run is listed for leftovers after the look at who owns it: the list may show files of its next owner."""
+
+    def tidy(self: _run.StoreRun) -> None:
+        kept = {*self._held().fence().folders.values(), *self._drafts}
+        keys = [entry.key for entry in self.bucket.list()]
+        self.bucket.delete([key for key in keys if "/" in key and key.partition("/")[0] not in kept])
+
+    return [(_run.StoreRun, "tidy", tidy)]
+
+
+def name_used_again() -> list[Replaced]:
+    """The folder of a save has the first number that is free, so it may have the name of one that is being deleted."""
+
+    def begin(self: _run.StoreRun, step: int) -> _draft.StoreDraft:
+        taken = {entry.key.partition("/")[0] for entry in self.bucket.list(name_of(step))}
+        key = next(name for n in count() if (name := f"{name_of(step)}-{n:016x}") not in taken)
+        self._drafts.add(key)
+        return _draft.StoreDraft(self, key)
+
+    return [(_run.StoreRun, "begin", begin)]
 
 
 def files_deleted_first() -> list[Replaced]:
-    """The files of a checkpoint are deleted before its manifest."""
+    """The files of a checkpoint are deleted before the index stops to name it."""
+    remove = _run.StoreRun.remove
 
-    def remove(self: Any, place: Any) -> bool:
-        self.bucket.delete([entry.key for entry in reversed(self.bucket.list(f"{name_of(place)}/"))])
-        return True
+    def early(self: _run.StoreRun, place: Any) -> bool:
+        self._delete(place.rpartition("/")[2])
+        return remove(self, place)
 
-    def name_of(place: str) -> str:
-        return place.rpartition("/")[2]
-
-    return [(_run.StoreRun, "remove", remove)]
+    return [(_run.StoreRun, "remove", early)]
 
 
 def pin_not_looked_up() -> list[Replaced]:
     """A checkpoint is deleted without a look whether it was pinned after the list."""
-    exists = _run.StoreRun._exists
 
-    def looked_up(self: Any, key: str) -> bool:
-        return not key.startswith(PINS) and exists(self, key)
+    def remove(self: _run.StoreRun, place: Any) -> bool:
+        folder = place.rpartition("/")[2]
+        self._index.change(
+            lambda now: replace(now, folders={step: each for step, each in now.folders.items() if each != folder})
+        )
+        self._delete(folder)
+        return True
 
-    return [(_run.StoreRun, "_exists", looked_up)]
-
-
-def list_believed() -> list[Replaced]:
-    """The newest checkpoint is looked for in the list only, which may be out of date."""
-    read = _run.read_writer
-
-    def without_newest(bucket: Any) -> tuple[Any, str]:
-        found, etag = read(bucket)
-        return found._replace(newest=-1), etag
-
-    return [(_run, "read_writer", without_newest)]
+    return [(_run.StoreRun, "remove", remove)]
 
 
-def claims_left() -> list[Replaced]:
-    """A claim is deleted only if its writer has uploaded a file."""
-    delete = _run.StoreRun._delete_leftovers
-    return [(_run.StoreRun, "_delete_leftovers", lambda self, step: delete(self, step) if step.files else None)]
+def not_tidied() -> list[Replaced]:
+    """What interrupted saves and deletions have left is not deleted."""
+    return [(_run.StoreRun, "tidy", lambda self: None)]
 
 
 def _by_name(*mutations: Callable[[], list[Replaced]]) -> dict[str, Callable[[], list[Replaced]]]:
@@ -267,8 +299,10 @@ MUTATIONS = {
         late_writer_not_fenced,
         files_deleted_first,
         pin_not_looked_up,
-        list_believed,
-        claims_left,
+        index_goes_back,
+        listed_after_fence,
+        name_used_again,
+        not_tidied,
     ),
 }
 

@@ -16,9 +16,9 @@ from .process import Process
 # Name in the run → the content of each file below it, by its path; a file itself has the path "".
 Contents = dict[str, dict[str, bytes]]
 
-STEP = re.compile(r"step-([0-9]{10})")
+STEP = re.compile(r"step-([0-9]{10})(?:-[0-9a-f]{16})?")
 PINS = ".pins"
-LOCKS = {".lock", ".writer"}
+LOCKS = {".lock", ".run"}
 MANIFEST = "manifest.json"
 
 LOADABLE = "there is always a loadable checkpoint"
@@ -147,7 +147,6 @@ def version_of(name: str, files: dict[str, bytes]) -> int:
 
 
 def _listed(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
-    """The files that a manifest lists; those in a store are in a folder of their own."""
-    manifest = json.loads(files.get(MANIFEST, b"{}"))
-    within = manifest.get("within")
-    return {f"{within}/{file}" if within else file: facts for file, facts in manifest.get("files", {}).items()}
+    """The files that a manifest lists."""
+    found: dict[str, dict[str, Any]] = json.loads(files.get(MANIFEST, b"{}")).get("files", {})
+    return found

@@ -3,8 +3,8 @@
 What a store promises is kept: an object is written completely or not at all, a read by key sees the last write, and a
 conditional write is atomic. An ETag is a hash of the content, as in S3, so equal content has an equal ETag.
 
-A request that was sent may be carried out later, when its sender has seen an error or has died. Deletions are the exception:
-no client of a store can delete under a condition, so no protocol could survive a deletion that arrives late.
+A request that was sent may be carried out later, when its sender has seen an error or has died: also a deletion, which has
+no condition.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ The run is on a disk, or (StoreSchedule) in an object store.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,19 +22,29 @@ from typing import Any
 
 import numpy as np
 
+import statedict
 from statedict import CheckpointManager, last, nn
-from statedict.errors import AfterSaveError, ConflictError, LockedError, RemoteError, UnknownNameError
+from statedict.errors import (
+    AfterSaveError,
+    ConflictError,
+    LockedError,
+    RemoteError,
+    UnknownFormatError,
+    UnknownNameError,
+)
 
 from .calls import CALLS, ROOT
 from .client import SCHEME
 from .computer import Computer, KilledError
 from .disk import contents_of
-from .promises import LOADABLE, MANIFEST, ONE_VERSION, WHOLE, Contents, Promises, require
+from .promises import LOADABLE, ONE_VERSION, PINS, WHOLE, Contents, Promises, require
 from .store import Store
 
 RUN = f"{ROOT}/run"
 # What a frozen parameter has in all checkpoints.
 FROZEN = 7.0
+# How a folder is marked that is not a checkpoint.
+LEFT = "left: "
 
 
 class Model(nn.Module):
@@ -280,16 +291,40 @@ class StoreSchedule(Schedule):
         staleness, faults = self.random.choice((0, 0.1, 0.5)), self.random.choice((0, 0.01, 0.05, 0.2))
         return Computer(self.random, partial(Store, staleness=staleness, faults=faults), crashes=crashes, log=log)
 
+    def _read(self, manager: CheckpointManager) -> None:
+        super()._read(manager)
+        if self.random.random() < 0.5:
+            self._open()
+
+    def _open(self) -> None:
+        """Open the run without a manager, and check what was found."""
+        newest = self.promises.newest
+        self._say("opens the run")
+        try:
+            with statedict.open(self.run_at) as checkpoint:
+                self._say(f"has opened {checkpoint.notes}")
+                require("damaged" not in str(checkpoint.notes), WHOLE, str(checkpoint.notes))
+                step = int(checkpoint.metadata["statedict.step"])
+                require(step >= newest, LOADABLE, f"step {newest} was saved, and step {step} opened")
+        except (FileNotFoundError, UnknownFormatError) as error:
+            # What a folder is, is known from the list of its names.
+            is_old = isinstance(error, FileNotFoundError) and self.computer.medium.staleness
+            require(not newest or is_old, LOADABLE, f"step {newest} was saved: {error}")
+
     def _contents(self) -> Contents:
-        found: Contents = {}
-        for key, content in self.computer.medium.objects.items():
-            name, _, file = key.removeprefix("bucket/run/").partition("/")
-            found.setdefault(name, {})[file] = content
+        """The files by folder. The pins are where a directory has them; other folders than checkpoints are marked."""
+        objects = {key.removeprefix("bucket/run/"): content for key, content in self.computer.medium.objects.items()}
+        index = json.loads(objects.get(".run", b'{"checkpoints": {}, "pinned": []}'))
+        found: Contents = {name: {} for name in index["checkpoints"].values()}
+        if index["pinned"]:
+            found[PINS] = {str(step): b"" for step in index["pinned"]}
+        for key, content in objects.items():
+            name, _, file = key.partition("/")
+            found.setdefault(name if name in found or not file else f"{LEFT}{name}", {})[file] = content
         return found
 
     def _visible(self) -> Contents:
-        """The steps with a manifest that is not the claim of a writer."""
-        return {name: files for name, files in self._contents().items() if b'"files"' in files.get(MANIFEST, b"")}
+        return {name: files for name, files in self._contents().items() if not name.startswith(LEFT)}
 
     @contextmanager
     def _justified(self) -> Iterator[None]:

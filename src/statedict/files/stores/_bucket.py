@@ -47,6 +47,9 @@ class Bucket(Protocol):
     def stat(self, key: str) -> StoredObject:
         """Return the facts of an object."""
 
+    def get(self, key: str) -> tuple[bytes, str]:
+        """Return the content and the ETag of a small object."""
+
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
         """Return these bytes of an object (fewer if it ends before); raise ConflictError if its ETag is another one."""
 
@@ -72,17 +75,6 @@ class Bucket(Protocol):
         """Copy an object within the store."""
 
 
-def read_all(bucket: Bucket, key: str) -> tuple[bytes, str]:
-    """Return the content and the ETag of a small object; raise FileNotFoundError if it does not exist."""
-    while True:
-        entry = bucket.stat(key)
-        try:
-            return bucket.read(key, 0, entry.nbytes, entry.etag), entry.etag
-        except ConflictError:
-            # Replaced between the two requests.
-            continue
-
-
 def put_surely(bucket: Bucket, key: str, data: bytes, *, if_match: str | None) -> str:
     """Write a small object under a condition, and return its ETag; raise ConflictError if another writer was first.
 
@@ -93,7 +85,7 @@ def put_surely(bucket: Bucket, key: str, data: bytes, *, if_match: str | None) -
         return bucket.put(key, data, if_match=if_match)
     except (ConflictError, RemoteError) as error:
         try:
-            found, etag = read_all(bucket, key)
+            found, etag = bucket.get(key)
         except FileNotFoundError:
             raise error from None
         if found == data:

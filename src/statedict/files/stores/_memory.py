@@ -31,6 +31,11 @@ class MemoryBucket:
         with _TURN:
             return self._entry(self._path_of(key), self._object(key))
 
+    def get(self, key: str) -> tuple[bytes, str]:
+        with _TURN:
+            found = self._object(key)
+            return found.getvalue(), _etag(found)
+
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
         with _TURN:
             self._check(key, etag or None)

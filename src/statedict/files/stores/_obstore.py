@@ -65,6 +65,13 @@ class ObstoreBucket:
     def stat(self, key: str) -> StoredObject:
         return _entry(self._attempt(key, lambda: self._api.head(self._store, key)))
 
+    def get(self, key: str) -> tuple[bytes, str]:
+        def read() -> tuple[bytes, str]:
+            found = self._api.get(self._store, key)
+            return bytes(found.bytes()), found.meta["e_tag"] or ""
+
+        return self._attempt(key, read)
+
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
         if stop <= start:
             return b""
@@ -79,11 +86,16 @@ class ObstoreBucket:
         return str(done["e_tag"])
 
     def upload(self, key: str, blocks: Iterable[bytes]) -> None:
+        first, rest = _beginning(blocks)
+        if rest is None:
+            self.put(key, b"".join(first))
+            return
         raised: list[BaseException] = []
 
         def guarded() -> Iterator[bytes]:
             try:
-                yield from blocks
+                yield from first
+                yield from rest
             except BaseException as error:
                 raised.append(error)
                 raise
@@ -157,6 +169,17 @@ class ObstoreBucket:
             f"the store answered HTTP {status[1].strip()}" if status else scrubbed(" ".join(_first(text)), self._url)
         )
         return RemoteError(name, reason)
+
+
+def _beginning(blocks: Iterable[bytes]) -> tuple[list[bytes], Iterator[bytes] | None]:
+    """Take as many blocks as one part of an upload has; return them, and the others, or None if these are all."""
+    rest, taken, nbytes = iter(blocks), [], 0
+    for block in rest:
+        taken.append(block)
+        nbytes += len(block)
+        if nbytes > PART:
+            return taken, rest
+    return taken, None
 
 
 def _first(text: str) -> list[str]:

@@ -28,7 +28,7 @@ from statedict import files
 from statedict.files import File, Folder
 
 from ...errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
-from .._run_names import CLAIM, FORMAT, MANIFEST, OWN, name_of
+from .._run_names import FORMAT, MANIFEST, own_steps
 from ._json_values import from_json, to_json
 
 VERSION = 1
@@ -40,16 +40,6 @@ SEAL = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n}\n\Z')
 
 class NewerVersionError(UnknownFormatError):
     """The manifest was written by a newer version of this library; it is not damaged."""
-
-
-class UnfinishedError(UnknownFormatError):
-    """The checkpoint is still being uploaded to an object store, or its writer has died; `holder` describes the writer."""
-
-    def __init__(self, holder: str, *, file: str) -> None:
-        super().__init__(
-            f"this checkpoint is not complete: it is being written by {holder}, or that process has ended", file=file
-        )
-        self.holder = holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +76,6 @@ class Manifest:
         versions: the versions of Python and the packages that wrote it.
         shards: object name → shard file → digest of its content, for shards that later checkpoints may share.
         keep: the run's retention policy as JSON values; None if it is a function of the caller's.
-        within: in an object store, the folder of the files in the checkpoint's, which is different for each writer.
-        version: in an object store, distinguishes manifests with otherwise the same content.
     """
 
     step: int
@@ -99,8 +87,6 @@ class Manifest:
     versions: Mapping[str, str]
     shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     keep: list[Any] | None = None
-    within: str = ""
-    version: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -135,7 +121,6 @@ def dump(manifest: Manifest) -> bytes:
         "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
         "keep": manifest.keep,
         "versions": dict(manifest.versions),
-        **({"within": manifest.within, "version_id": manifest.version} if manifest.within else {}),
     }
     sealed = seal(json.dumps(content, indent=1, allow_nan=False).encode().removesuffix(b"\n}"))
     if len(sealed) > LARGEST:
@@ -144,11 +129,6 @@ def dump(manifest: Manifest) -> bytes:
             "pass fewer objects and plain values, or combine them in one object"
         )
     return sealed
-
-
-def claim(holder: str, token: str) -> bytes:
-    """The manifest of a checkpoint that is being uploaded by `holder`; reading it raises UnfinishedError."""
-    return json.dumps({"format": CLAIM, "holder": holder, "token": token}, indent=1).encode() + b"\n"
 
 
 def seal(content: bytes) -> bytes:
@@ -169,16 +149,18 @@ def read(directory: Path) -> Manifest:
 
 def read_open(folder: Folder) -> Manifest:
     """The manifest of an open folder; raises what `read` raises."""
-    if MANIFEST not in folder.files:
-        raise missing_manifest(folder.path_of(MANIFEST))
-    file = folder.file(MANIFEST)
+    try:
+        file = folder.file(MANIFEST)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing_manifest(folder.path_of(MANIFEST)) from error
     return parse(file.read(0, min(file.size, LARGEST + 1)), file.name)
 
 
 def check_step(manifest: Manifest, directory: str) -> None:
     """Raise FormatError if the path of a checkpoint's directory ends in the name of another step."""
     name = os.path.basename(os.path.normpath(directory))
-    if OWN.fullmatch(name) and name != name_of(manifest.step):
+    steps = own_steps([name])
+    if steps and manifest.step not in steps:
         raise FormatError(
             f"the manifest is for step {manifest.step}, but the directory is named {name}", file=directory
         )
@@ -212,11 +194,9 @@ def parse(raw: bytes, file: str) -> Manifest:
         content = json.loads(raw[: LARGEST + 1])
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the manifest is not valid JSON: {error}", file=file) from error
-    if isinstance(content, dict) and content.get("format") == CLAIM:
-        raise UnfinishedError(str(content.get("holder")), file=file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UnknownFormatError("this is not the manifest of a checkpoint", file=file)
-    _check_seal(raw, file)
+    check_seal(raw, file)
     if content.get("version") != VERSION:
         raise NewerVersionError(
             f"manifest version {content.get('version')!r} is not supported; this statedict reads version {VERSION}",
@@ -240,7 +220,8 @@ def missing_manifest(file: str) -> UnknownFormatError:
     )
 
 
-def _check_seal(raw: bytes, file: str) -> None:
+def check_seal(raw: bytes, file: str) -> None:
+    """Raise ChecksumError unless the bytes end in their checksum, as `seal` has appended it."""
     found = SEAL.search(raw)
     if found is None:
         raise ChecksumError("the manifest does not end with its checksum", file=file)
@@ -267,8 +248,6 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         files=listed,
         versions=dict(content["versions"]),
         keep=None if content["keep"] is None else list(content["keep"]),
-        within=_checked_path(content["within"]) if "within" in content else "",
-        version=str(content.get("version_id", "")),
         shards={name: {_checked_path(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )
 

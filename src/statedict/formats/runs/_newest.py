@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from statedict.files import Folder
+from statedict.files import Folder, is_url
 
 from ...errors import FormatError, UnknownFormatError
 from .._folder_table import is_weights
 from .._limits import Limits
-from .._run_names import LOCK, MANIFEST, WRITER, is_step_file, own_steps
+from .._run_names import INDEX, LOCK, is_step_file, own_steps
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._opened import opened
 from ..many_files._weights import read_weights, unclear
-from ._manifest import UnfinishedError, check_step, read_open
+from ._index import RunIndex, read_index
+from ._manifest import check_step, read_open
 from ._step import open_step
 from ._steps import FoundSteps, find_steps
 
@@ -24,17 +26,21 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     If the folder also contains weights of its own, these are opened instead: transformers' Trainer saves the finished model
     beside the checkpoints.
     """
-    own = _without_unfinished(folder, own_steps(folder.folders))
+    own = own_steps(folder.folders)
+    if is_url(folder.path) and (own or INDEX in folder.files):
+        # Also if a list that is out of date does not show it. A run that was copied here has no index.
+        with suppress(FileNotFoundError):
+            return _read_stored(folder, read_index(folder), limits)
     if own:
-        return _read_own(folder, own, limits)
+        return _read_own(folder, own, limits)[0]
     found = find_steps(folder)
     notes = unclear(folder) if _has_weights(folder) else []
     if found is not None and (notes or not _has_weights(folder)):
         checkpoint = _read_foreign(found, limits)
         checkpoint.notes += notes
         return checkpoint
-    if not {LOCK, WRITER}.isdisjoint(folder.files) and not is_weights(folder):
-        raise UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
+    if LOCK in folder.files and not is_weights(folder):
+        raise _empty(folder)
     checkpoint = read_weights(folder, limits)
     if found is not None and found.steps:
         newest = "" if isinstance(found.newest, FormatError) else f", of which {found.newest} is the newest"
@@ -42,23 +48,26 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     return checkpoint
 
 
-def _without_unfinished(folder: Folder, own: dict[int, str]) -> dict[int, str]:
-    """Leave out the newest steps of a run in an object store that are being written, or whose deletion is not complete."""
-    while own and WRITER in folder.files and _is_unfinished(folder.folder(next(reversed(own.values())))):
-        own.popitem()
-    return own
+def _read_stored(folder: Folder, index: RunIndex, limits: Limits) -> Checkpoint:
+    """Open the newest checkpoint of a run in an object store; again if a manager has deleted it meanwhile."""
+    while index.folders:
+        before, failure = index, None
+        try:
+            checkpoint, is_newest = _read_own(folder, index.folders, limits)
+            if is_newest:
+                return checkpoint
+        except (FormatError, FileNotFoundError) as error:
+            failure = error
+        index = read_index(folder)
+        if index.folders == before.folders:
+            if failure is not None:
+                raise failure
+            return checkpoint
+    raise _empty(folder)
 
 
-def _is_unfinished(step: Folder) -> bool:
-    if MANIFEST not in step.files:
-        return True
-    try:
-        read_open(step)
-    except UnfinishedError:
-        return True
-    except FormatError:
-        return False
-    return False
+def _empty(folder: Folder) -> UnknownFormatError:
+    return UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
 
 
 def _read_foreign(found: FoundSteps, limits: Limits) -> Checkpoint:
@@ -74,8 +83,11 @@ def _read_foreign(found: FoundSteps, limits: Limits) -> Checkpoint:
     return checkpoint
 
 
-def _read_own(folder: Folder, own: Mapping[int, str], limits: Limits) -> Checkpoint:
-    """Open the newest checkpoint of CheckpointManager with a valid manifest; damaged newer ones are reported."""
+def _read_own(folder: Folder, own: Mapping[int, str], limits: Limits) -> tuple[Checkpoint, bool]:
+    """Open the newest checkpoint of CheckpointManager with a valid manifest; return also whether it is the newest of all.
+
+    Newer ones that are damaged are reported by `verify` and in a note.
+    """
     damaged: dict[str, FormatError] = {}
     older = list(own.values())
     while older:
@@ -91,7 +103,7 @@ def _read_own(folder: Folder, own: Mapping[int, str], limits: Limits) -> Checkpo
         notes = [f"{name} is {_among(len(own), folder)}{passed}"]
         findings = [Finding("error", each, str(error)) for each, error in damaged.items()]
         try:
-            return open_step(step, manifest, limits, notes=notes, findings=findings)
+            return open_step(step, manifest, limits, notes=notes, findings=findings), not damaged
         except FormatError as error:
             raise _with_older(error, folder, name, older) from error.__cause__
     kind = UnknownFormatError if all(isinstance(each, UnknownFormatError) for each in damaged.values()) else FormatError

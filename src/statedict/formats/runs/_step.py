@@ -43,7 +43,6 @@ def open_step(
     are reported by `verify`, too.
     """
     _check_objects(manifest.objects, folder.path_of(MANIFEST))
-    step, folder = folder, folder.folder(manifest.within) if manifest.within else folder
     # The entries of `values.pt` are plain values, like those in the manifest.
     members = {"" if name == VALUES else name: file for name, file in manifest.objects.items()}
     ranks = map(RANDOM_OF_RANK.fullmatch, manifest.files)
@@ -57,10 +56,9 @@ def open_step(
         notes=notes,
         producer=f"statedict {manifest.versions.get('statedict', '')}".strip(),
         metadata=_metadata(manifest),
-        checks=partial(_check, step, folder, manifest, findings),
+        checks=partial(_check, folder, manifest, findings),
     )
-    checkpoint.path = step.path
-    checkpoint.size += step.size(MANIFEST)
+    checkpoint.size += folder.size(MANIFEST)
     if "" in checkpoint.unopened:
         checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")
     return checkpoint
@@ -79,11 +77,11 @@ def _metadata(manifest: Manifest) -> dict[str, str]:
     return {f"statedict.{name}": text for name, text in texts.items() if metrics or name != "metrics"}
 
 
-def _check(step: Folder, folder: Folder, manifest: Manifest, findings: Iterable[Finding]) -> Iterator[Finding]:
+def _check(folder: Folder, manifest: Manifest, findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield the problems of all files: each must exist, with the size and CRC-32 in the manifest."""
     yield from findings
     try:
-        check_step(manifest, step.path)
+        check_step(manifest, folder.path)
     except FormatError as error:
         yield Finding("error", MANIFEST, error.reason)
     for name, expected in manifest.files.items():

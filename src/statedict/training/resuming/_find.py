@@ -17,7 +17,7 @@ from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
 from .._keep import Place
-from .._run import TrainingRun, content_of, inside, name_of
+from .._run import TrainingRun, name_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -108,12 +108,10 @@ def find_step(run: TrainingRun, step: int, *, deep: bool = True) -> Found:
 
     def search() -> Found | None:
         steps = retried(run.steps)
-        # The list of a store may be out of date.
-        place = steps.get(step, inside(run.at, runs.name_of(step)))
-        if step not in steps and not retried(partial(run.has, place)):
+        if step not in steps:
             raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-        manifest = retried(partial(verify, run, place, deep=deep))
-        return None if manifest is None else Found(place, manifest, [])
+        manifest = retried(partial(verify, run, steps[step], deep=deep))
+        return None if manifest is None else Found(steps[step], manifest, [])
 
     return _searched(run, search)
 
@@ -198,7 +196,7 @@ def is_replaced(run: TrainingRun, path: Place, manifest: Manifest | None) -> boo
 
 def check_files(path: Place, manifest: Manifest, names: Iterable[str]) -> None:
     """Read these files of a checkpoint and compare them with the manifest; raises FormatError or OSError."""
-    folder = open_folder(str(content_of(path, manifest)))
+    folder = open_folder(str(path))
     try:
         for name in names:
             runs.check_file(folder, name, manifest.files[name])

@@ -16,7 +16,7 @@ from statedict.state import nearest
 from .. import _distributed, _names, _objects, _random
 from .._keep import Place
 from .._progress import Meter
-from .._run import content_of, inside
+from .._run import inside
 from ._find import PassedOver, Resumed, check_files
 from ._retry import retried
 
@@ -72,10 +72,6 @@ class FoundCheckpoint:
             _random.write(ready.drawn)
         return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
 
-    @property
-    def _content(self) -> Place:
-        return content_of(self.path, self.manifest)
-
     @contextmanager
     def _sources(self, objects: Mapping[str, Any], options: Options) -> Iterator[None]:
         """Verify, if needed, the files that no load reads completely; keep the others open until they are loaded."""
@@ -100,7 +96,7 @@ class FoundCheckpoint:
         return [each for each in self.manifest.files if each == file or each in shards or each.startswith(f"{file}/")]
 
     def _source(self, name: str) -> Any:
-        place = inside(self._content, self.manifest.objects[name])
+        place = inside(self.path, self.manifest.objects[name])
         if self.is_verified:
             return place
         if name not in self._opened:
@@ -119,7 +115,7 @@ class FoundCheckpoint:
         self._check_names(objects, options)
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         values = dict(self.manifest.values) | retried(self._values)
-        drawn = retried(partial(_random.stored, self._content, self.manifest)) if random else None
+        drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
         for name, value in objects.items():
             report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
             _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
@@ -148,7 +144,7 @@ class FoundCheckpoint:
     def _values(self) -> dict[str, Any]:
         """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
-        return {} if file is None else dict(_api.load(inside(self._content, file), limits=self.limits))
+        return {} if file is None else dict(_api.load(inside(self.path, file), limits=self.limits))
 
 
 def _has_own_loader(value: Any) -> bool:

@@ -29,6 +29,10 @@ class DirectoryRun:
         return str(self.at)
 
     @property
+    def removes_unlocked(self) -> bool:
+        return False
+
+    @property
     def real(self) -> str:
         return os.path.realpath(self.at)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from statedict.files import Upload
@@ -18,17 +16,12 @@ if TYPE_CHECKING:
 
 
 class StoreDraft:
-    """The files of one attempt to write a step: the objects below its key, `step-0000001200/TOKEN`.
+    """The files of one attempt to save a step: the objects in the folder `key`, `step-0000001200-TOKEN`."""
 
-    `replaces` is the ETag of what the manifest must replace, if this is the Draft of the rank that completes it.
-    """
-
-    def __init__(self, run: StoreRun, key: str, replaces: str = "") -> None:
+    def __init__(self, run: StoreRun, key: str) -> None:
         self.key = key
         self.place: Place = f"{run.name}/{key}"
-        self.replaces = replaces
         self.uploaded: dict[str, FileFacts] = {}
-        self.step_name, _, self.token = key.partition("/")
         self._run = run
 
     @contextmanager
@@ -58,7 +51,7 @@ class StoreDraft:
 
     def finish(self, manifest: Manifest, *, durable: bool) -> None:
         # Data that a store has accepted is durable.
-        self._run.finish(self, replace(manifest, within=self.token, version=token_hex(8)))
+        self._run.finish(self, manifest)
 
     def abandon(self) -> None:
         self._run.abandon(self)

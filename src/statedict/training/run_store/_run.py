@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from secrets import token_hex
 
 from statedict.errors import (
     AfterSaveError,
-    ConflictError,
     FormatError,
     LockedError,
     RunDeniedError,
@@ -17,244 +15,171 @@ from statedict.errors import (
     StateDictError,
     UnknownNameError,
 )
-from statedict.files import ABSENT, Bucket, open_bucket, put_surely, read_all
+from statedict.files import Bucket, open_bucket
 from statedict.formats import runs
-from statedict.formats.runs import Manifest, UnfinishedError
+from statedict.formats.runs import Manifest, RunIndex
 
-from .._holder import holder
 from .._keep import Place, Saved
 from .._run import name_of
 from ._draft import StoreDraft
-from ._listing import PINS, REMOVING, StoredStep, listing, marker
-from ._lock import StoreLock, read_writer
+from ._index import StoredIndex
+from ._lock import StoreLock
 
 
 class StoreRun:
     """The run behind a URL such as `s3://bucket/runs/a`."""
 
+    removes_unlocked = True
+
     def __init__(self, url: str, bucket: Bucket | None = None) -> None:
         self.bucket = open_bucket(url) if bucket is None else bucket
         self.name = self.real = self.bucket.url
         self.at: Place = self.name
+        self._index = StoredIndex(self.bucket)
         self._lock: StoreLock | None = None
         self._drafts: set[str] = set()
-        # Step's name → the ETag of its manifest, and what the manifest says.
-        self._known: dict[str, tuple[str, Manifest | FormatError]] = {}
+        # Folder → its manifest, which never changes.
+        self._manifests: dict[str, Manifest] = {}
 
     # what is there
 
     def exists(self) -> bool:
-        return read_writer(self.bucket)[1] != ABSENT or bool(self.bucket.list())
+        return self._index.read().number > 0 or bool(self.bucket.list())
 
     def steps(self) -> dict[int, Place]:
-        found = self._manifests(listing(self.bucket.list()).steps)
-        names = runs.own_steps(found)
-        return {step: f"{self.name}/{name}" for step, name in names.items()}
+        return {step: f"{self.name}/{folder}" for step, folder in self._index.read().folders.items()}
 
     def saved(self) -> list[Saved]:
-        now = listing(self.bucket.list())
-        found = self._manifests(now.steps)
-        listed = [(name, found[name]) for name in runs.own_steps(found).values()]
+        index = self._index.read()
+        while True:
+            found = [(f"{self.name}/{folder}", self._valid(folder)) for folder in index.folders.values()]
+            before, index = index, index if all(manifest for _, manifest in found) else self._index.read()
+            if index.folders == before.folders:
+                break
+            # A checkpoint was deleted before its manifest was read.
+        self._manifests = {name: self._manifests[name] for name in index.folders.values() if name in self._manifests}
         return [
-            Saved(m.step, f"{self.name}/{name}", m.metrics, m.time, m.nbytes, pinned=name in now.pinned)
-            for name, m in listed
-            if isinstance(m, Manifest)
+            Saved(m.step, place, m.metrics, m.time, m.nbytes, pinned=m.step in index.pinned)
+            for place, m in found
+            if m is not None
         ]
 
+    def _valid(self, folder: str) -> Manifest | None:
+        with suppress(FormatError):
+            return self.manifest(f"{self.name}/{folder}")
+        return None
+
     def manifest(self, place: Place) -> Manifest:
-        try:
-            found = self._read(name_of(place))[1]
-        except FileNotFoundError as error:
-            raise runs.missing_manifest(f"{place}/{runs.MANIFEST}") from error
-        if isinstance(found, FormatError):
-            raise found
-        return found
+        folder = name_of(place)
+        if folder not in self._manifests:
+            file = f"{folder}/{runs.MANIFEST}"
+            try:
+                raw, _ = self.bucket.get(file)
+            except FileNotFoundError as error:
+                raise runs.missing_manifest(f"{self.name}/{file}") from error
+            manifest = runs.parse(raw, f"{self.name}/{file}")
+            runs.check_step(manifest, str(place))
+            self._manifests[folder] = manifest
+        return self._manifests[folder]
 
     def has(self, place: Place) -> bool:
-        try:
-            return not isinstance(self._read(name_of(place))[1], UnfinishedError)
-        except FileNotFoundError:
-            return False
-
-    def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
-        """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
-        while True:
-            writer, etag = read_writer(self.bucket)
-            is_complete = self._read_manifests(steps, writer.newest)
-            if is_complete or read_writer(self.bucket)[1] == etag:
-                break
-            # Checkpoints were deleted and perhaps replaced by newer ones, which this list does not show.
-            steps = listing(self.bucket.list()).steps
-        return {name: each for name, (_, each) in self._known.items() if not isinstance(each, UnfinishedError)}
-
-    def _read_manifests(self, steps: dict[str, StoredStep], newest: int) -> bool:
-        """Read the manifests of listed steps, and of the newest; return whether all were there."""
-        found = {}
-        # The newest step may be missing in a list that is out of date.
-        listed = {each.name: each.etag for each in steps.values() if each.etag}
-        names = {*listed, *([runs.name_of(newest)] if newest >= 0 else [])}
-        for name in sorted(names):
-            entry = self._known.get(name)
-            if entry is None or entry[0] != listed.get(name):
-                with suppress(FileNotFoundError):
-                    found[name] = self._read(name)
-            else:
-                found[name] = entry
-        self._known = found
-        return found.keys() == names
-
-    def _read(self, name: str) -> tuple[str, Manifest | FormatError]:
-        """Return the ETag of a step's manifest, and the manifest or what is wrong with it."""
-        file = f"{self.name}/{_manifest_of(name)}"
-        raw, etag = read_all(self.bucket, _manifest_of(name))
-        try:
-            manifest = runs.parse(raw, file)
-            runs.check_step(manifest, f"{self.name}/{name}")
-        except FormatError as error:
-            return etag, error
-        return etag, manifest
-
-    def _exists(self, key: str) -> bool:
-        try:
-            self.bucket.stat(key)
-        except FileNotFoundError:
-            return False
-        return True
+        return name_of(place) in self._index.read().folders.values()
 
     # changes
 
     def lock(self, *, seize: bool) -> StoreLock:
-        self._lock = StoreLock(self.bucket, seize=seize)
+        self._lock = StoreLock(self.name, self._index, seize=seize)
         return self._lock
 
     def begin(self, step: int) -> StoreDraft:
-        """Claim the step, unless it has a checkpoint, which stays until the new one is complete."""
-        name, token = runs.name_of(step), token_hex(8)
-        etag, now = ABSENT, None
-        with suppress(FileNotFoundError):
-            etag, now = self._read(name)
-        if now is None or isinstance(now, UnfinishedError):
-            # A claim that is there was left by a writer that has died, or has lost the run.
-            etag = put_surely(self.bucket, _manifest_of(name), runs.claim(holder(), token), if_match=etag)
-        key = f"{name}/{token}"
+        key = runs.unique_name(step)
         self._drafts.add(key)
-        return StoreDraft(self, key, etag)
+        return StoreDraft(self, key)
 
     def draft(self, key: str) -> StoreDraft:
         return StoreDraft(self, key)
 
     def finish(self, draft: StoreDraft, manifest: Manifest) -> None:
-        """Write the manifest, if the object under its key has not changed since the draft was begun.
+        """Write the manifest, and the folder into the index; raise LockedError if another manager has taken the run."""
+        lock, replaced = self._held(), None
+        self.bucket.put(f"{draft.key}/{runs.MANIFEST}", runs.dump(manifest))
 
-        Raises LockedError if another manager has taken the run.
-        """
-        lock = self._held()
-        key = _manifest_of(draft.step_name)
-        try:
-            put_surely(self.bucket, key, runs.dump(manifest), if_match=draft.replaces)
-        except ConflictError:
-            # Probably by a manager that has taken over the run: then this raises an error that names it.
-            self._held()
-            raise
+        def completed(now: RunIndex) -> RunIndex:
+            nonlocal replaced
+            before = now.folders.get(manifest.step)
+            if before == draft.key:
+                return now
+            replaced = before
+            return replace(lock.checked(now), folders={**now.folders, manifest.step: draft.key})
+
+        self._index.change(completed)
         self._drafts.discard(draft.key)
-        with self.after_save(manifest.step, "recording it as the newest"):
-            lock.note_newest(manifest.step)
+        self._manifests[draft.key] = manifest
+        if replaced is not None:
+            self._delete(replaced)
 
     def abandon(self, draft: StoreDraft) -> None:
         """Delete the files of a draft; if that fails, or another manager has taken the run, `tidy` does so later."""
         self._drafts.discard(draft.key)
-        with suppress(LockedError, OSError):
-            self._held()
-            found = listing(self.bucket.list(f"{draft.step_name}/")).steps
-            step = found.get(draft.step_name, StoredStep(draft.step_name, "", {}))
-            self._delete_leftovers(step)
+        with suppress(LockedError, RunGoneError, OSError):
+            # A request to complete it, whose response was lost, may have arrived, or be on its way.
+            if draft.key not in self._held().fence().folders.values():
+                self._delete(draft.key)
 
     def remove(self, place: Place) -> bool:
-        """Delete a checkpoint: its manifest first, and its files if no pin was set meanwhile.
+        """Remove a checkpoint from the index, unless it is pinned there; then delete its files."""
+        folder = name_of(place)
 
-        The deletion is announced before pins are looked up, and `pin` looks for announcements after it has set one: so
-        at least one of them sees the other.
-        """
-        self._held()
-        name = name_of(place)
-        self.bucket.put(marker(REMOVING, name), b"")
-        if self._exists(marker(PINS, name)):
-            self.bucket.delete([marker(REMOVING, name)])
+        def removed(now: RunIndex) -> RunIndex:
+            if self._lock is not None:
+                self._lock.checked(now)
+            left = {step: each for step, each in now.folders.items() if each != folder or step in now.pinned}
+            return replace(now, folders=left)
+
+        if folder in self._index.change(removed).folders.values():
             return False
-        self.bucket.delete([_manifest_of(name)])
-        # A failed deletion of files must not fail the save: `tidy` tries again.
-        with suppress(OSError):
-            self._delete_all(listing(self.bucket.list(f"{name}/")).steps.get(name))
-            self.bucket.delete([marker(REMOVING, name)])
+        self._delete(folder)
         return True
 
     def pin(self, step: int) -> None:
-        name = runs.name_of(step)
+        def pinned(now: RunIndex) -> RunIndex:
+            if step not in now.folders:
+                raise UnknownNameError(str(step), among="the steps of the run")
+            return replace(now, pinned=now.pinned | {step})
+
         with self.translated():
-            self.bucket.put(marker(PINS, name), b"")
-            removing = self._exists(marker(REMOVING, name))
-        if removing or not self.has(f"{self.name}/{name}"):
-            self.unpin(step)
-            raise UnknownNameError(str(step), among="the steps of the run")
+            self._index.read()
+            self._index.change(pinned)
 
     def unpin(self, step: int) -> None:
         with self.translated():
-            self.bucket.delete([marker(PINS, runs.name_of(step))])
+            self._index.read()
+            self._index.change(lambda now: replace(now, pinned=now.pinned - {step}))
 
     def set_aside(self, place: Place) -> Place | None:
         # A store cannot rename; the checkpoint stays where it is, and is passed over again.
         return None
 
     def tidy(self) -> None:
-        """Delete what interrupted saves and deletions have left, unless another manager could still complete it."""
-        now = listing(self.bucket.list())
-        for name in now.removing:
-            step = now.steps.get(name)
-            if not self._exists(_manifest_of(name)):
-                self._delete_all(step)
-            # Otherwise it was not deleted after all, and the retention policy decides again.
-            self.bucket.delete([marker(REMOVING, name)])
-        for name, step in now.steps.items():
-            etag, known = self._known.get(name, ("", None))
-            is_complete = known is not None and not isinstance(known, UnfinishedError) and etag == step.etag
-            clean = is_complete and step.files.keys() <= _tokens(known)
-            if name not in now.removing and not clean:
-                self._delete_leftovers(step)
+        """Delete the folders that are not checkpoints: what interrupted saves and deletions have left."""
+        kept = {*self._index.latest.folders.values(), *self._drafts}
+        keys = [entry.key for entry in self.bucket.list()]
+        others = [key for key in keys if runs.is_unique_name(_folder_of(key)) and _folder_of(key) not in kept]
+        if others:
+            # After the list: what was there then, and is not a checkpoint now, cannot become one any more.
+            kept.update(self._held().fence().folders.values())
+            self.bucket.delete([key for key in others if _folder_of(key) not in kept])
 
-    def _delete_leftovers(self, step: StoredStep) -> None:
-        """Delete the files of a step that its manifest does not name, and its claim if no draft of ours has made it."""
-        if any(key.partition("/")[0] == step.name for key in self._drafts):
-            return
-        try:
-            etag, now = self._read(step.name)
-        except FileNotFoundError:
-            # Whoever wrote the files has lost the claim, and cannot complete the checkpoint.
-            self._delete_all(step)
-            return
-        if isinstance(now, FormatError) and not isinstance(now, UnfinishedError):
-            return
-        left = [key for token, keys in step.files.items() if token not in _tokens(now) for key in keys]
-        if left or isinstance(now, UnfinishedError):
-            with suppress(ConflictError):
-                self._fence(step.name, etag, now)
-                self.bucket.delete(left)
-
-    def _fence(self, name: str, etag: str, now: Manifest | FormatError) -> None:
-        """Change the object that other writers of a step would have to replace, so that none of them can complete it."""
-        key = _manifest_of(name)
-        if isinstance(now, Manifest):
-            put_surely(self.bucket, key, runs.dump(replace(now, version=token_hex(8))), if_match=etag)
-            return
-        put_surely(self.bucket, key, runs.claim(holder(), token_hex(8)), if_match=etag)
-        self.bucket.delete([key])
-
-    def _delete_all(self, step: StoredStep | None) -> None:
-        if step is not None:
-            self.bucket.delete([key for keys in step.files.values() for key in keys])
+    def _delete(self, folder: str) -> None:
+        """Delete the files of a folder that the index does not name; if that fails, `tidy` does so later."""
+        manifest = self._manifests.pop(folder, None)
+        with suppress(OSError):
+            names = None if manifest is None else [f"{folder}/{name}" for name in (runs.MANIFEST, *manifest.files)]
+            self.bucket.delete(names or [entry.key for entry in self.bucket.list(f"{folder}/")])
 
     def _held(self) -> StoreLock:
-        """Return the lock, after looking whether it is still held; raises LockedError, or RunGoneError."""
-        if self._lock is None or not self._lock.holds():
+        """Return the lock; raise RunGoneError if there is none."""
+        if self._lock is None:
             raise RunGoneError(self.name)
         return self._lock
 
@@ -280,11 +205,5 @@ class StoreRun:
             raise
 
 
-def _manifest_of(name: str) -> str:
-    """Return the key of a step's manifest."""
-    return f"{name}/{runs.MANIFEST}"
-
-
-def _tokens(manifest: Manifest | FormatError | None) -> set[str]:
-    """Return which files of a step its manifest names, by their token."""
-    return {manifest.within} if isinstance(manifest, Manifest) else set()
+def _folder_of(key: str) -> str:
+    return key.partition("/")[0]

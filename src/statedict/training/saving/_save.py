@@ -20,7 +20,7 @@ from statedict.state import Leaf, tensors_of
 
 from .. import _clock, _names
 from .._progress import Meter
-from .._run import Draft, TrainingRun, content_of
+from .._run import Draft, TrainingRun
 from . import _frozen
 from ._frozen import Donor
 
@@ -92,7 +92,7 @@ def donor_of(run: TrainingRun) -> Donor:
         digests = {digest: file for of_one in manifest.shards.values() for file, digest in of_one.items()}
         facts = manifest.files
         found = {d: (file, facts[file]) for d, file in digests.items() if file in facts}
-        return Donor(content_of(place, manifest), found)
+        return Donor(place, found)
     return Donor()
 
 

@@ -1,0 +1,59 @@
+"""The index of a run in an object store: what is written is read, and damage is found."""
+
+import pytest
+
+from statedict.errors import FormatError
+from statedict.formats.runs import NewerVersionError, RunIndex, is_unique_name, own_steps, parse_index, unique_name
+from statedict.formats.runs._manifest import seal
+
+INDEX = RunIndex({3: unique_name(3), 20: "step-0000000020"}, frozenset({3}), "process 5 on host", "00ff", 7)
+
+
+def test_what_is_written_is_read():
+    """`parse_index` returns what `dump` has written."""
+    assert parse_index(INDEX.dump(), ".run") == INDEX
+    assert parse_index(RunIndex().dump(), ".run") == RunIndex()
+
+
+def test_every_truncation_and_every_flipped_bit_is_an_error():
+    """The checksum covers every byte, and nothing may follow it."""
+    raw = INDEX.dump()
+    damaged = [raw[:end] for end in range(len(raw))] + [raw + b"\n"]
+    damaged += [raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :] for at in range(len(raw))]
+    for each in damaged:
+        with pytest.raises(FormatError, match=r"\.run.*the index of the run is damaged"):
+            parse_index(each, ".run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'"3": "', b'"4": "'),
+        (b'"step-0000000020"', b'"../step-0000000020"'),
+        (b'"pinned": [\n  3\n ]', b'"pinned": 3'),
+        (b"statedict run", b"statedict checkpoint"),
+        (b'"number": 7', b'"number": null'),
+    ],
+)
+def test_a_folder_of_another_step_and_a_wrong_type_are_errors(change):
+    """Also if the checksum is right."""
+    content = INDEX.dump().partition(b',\n "crc32"')[0]
+    assert change[0] in content
+    with pytest.raises(FormatError, match="the index of the run is damaged"):
+        parse_index(seal(content.replace(*change)), ".run")
+
+
+def test_a_newer_version_is_not_damage():
+    """Its error says to upgrade."""
+    content = INDEX.dump().partition(b',\n "crc32"')[0].replace(b'"version": 1', b'"version": 2')
+    with pytest.raises(NewerVersionError, match="upgrade statedict"):
+        parse_index(seal(content), ".run")
+
+
+def test_each_save_has_a_name_of_its_own():
+    """Names of a step differ, and tell the step."""
+    one, other = unique_name(3), unique_name(3)
+    assert one != other
+    assert own_steps([one]) == {3: one}
+    assert is_unique_name(one)
+    assert not is_unique_name("step-0000000003")
