@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from statedict.state import (
@@ -16,6 +16,7 @@ from statedict.state import (
     every,
     holds,
     independent,
+    kinds_in,
     library,
     library_of,
     maker_of,
@@ -39,6 +40,8 @@ def revived_within(tree: Any, backend: str) -> Any:
     """Rebuild the Opaque values of a tree; leaves that are not part of one stay unread."""
     from statedict.formats import TypedStorage
 
+    if kinds_in(tree).isdisjoint({Opaque, TypedStorage, *_revival(backend).kinds}):
+        return tree
     others = [value for value in every(tree) if isinstance(value, (Opaque, TypedStorage))]
     return revived(tree, backend, lambda leaves: materialize(leaves, library(backend)), others)
 
@@ -53,7 +56,7 @@ def revived(tree: Any, backend: str, read: Callable[[list[Any]], list[Any]], amo
 
     leaves, storages, attributes = _unread(tree if among is None else among, TypedStorage)
     arrays = read([*leaves, *(storage.leaf() for storage in storages)])
-    replace, remake, storage_of, finish = _revival(backend)
+    replace, _, remake, storage_of, finish = _revival(backend)
     known = dict(zip(map(id, leaves), arrays))
     known |= {id(storage): storage_of(array, storage) for storage, array in zip(storages, arrays[len(leaves) :])}
     changed = bool(known)
@@ -101,12 +104,14 @@ class _Revival(NamedTuple):
 
     Attributes:
         replace: replaces a value that is not a container.
+        kinds: the types of the values that `replace` changes.
         remake: returns how to build the value that an Opaque describes.
         storage: returns the storage of an array that covers all of it.
         finish: sets the Python attributes of a tensor.
     """
 
     replace: Callable[[Any], Any]
+    kinds: Collection[type]
     remake: Callable[[Opaque], Maker | None]
     storage: Callable[[Any, Any], Any]
     finish: Callable[[Any, Any], None]
@@ -114,10 +119,10 @@ class _Revival(NamedTuple):
 
 def _revival(backend: str) -> _Revival:
     if backend != "torch":
-        return _Revival(lambda value: value, maker_of, lambda array, storage: array, lambda array, attributes: None)
+        return _Revival(lambda value: value, (), maker_of, lambda array, storage: array, lambda array, attributes: None)
     from statedict import torch
 
-    return _Revival(torch.revived, torch.maker, torch.storage_shown, torch.set_attributes)
+    return _Revival(torch.revived, torch.REVIVED, torch.maker, torch.storage_shown, torch.set_attributes)
 
 
 def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> StateDict:

@@ -150,28 +150,28 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
 
     out = _show.console()
     made_by = "" if facts["producer"] == "unknown" else f", written by {facts['producer']}"
-    _show.say(out, f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold")
+    out.say(f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold")
     for root in facts["roots"]:
         out.print()
         if root["path"]:
-            _show.say(out, f"root {root['path']}", "bold cyan")
+            out.say(f"root {root['path']}", "bold cyan")
         if root["path"] in full:
             out.print((_show.flat if flat else _show.tree)(root["tensors"]))
         for line in _show.summary(root):
-            _show.say(out, line, "dim")
+            out.say(line, "dim")
         if root["path"] not in full and root["tensors"]:
-            _show.say(out, f"(use --root {root['path']} to list its tensors)", "dim")
+            out.say(f"(use --root {root['path']} to list its tensors)", "dim")
         _print_content(out, root["values"], flat)
     if facts["other"]:
         out.print()
     _print_content(out, facts["other"], flat)
     for name, text in facts["metadata"].items():
         cut = "…" if len(text) > TEXT_SHOWN else ""
-        _show.say(out, f"metadata {name!r}: {text[:TEXT_SHOWN]!r}{cut}", "dim")
+        out.say(f"metadata {name!r}: {text[:TEXT_SHOWN]!r}{cut}", "dim")
     for root, reason in facts["unopened"].items():
-        _show.say(out, f"root {root} cannot be read: {reason}", STYLES["dangerous"])
+        out.say(f"root {root} cannot be read: {reason}", STYLES["dangerous"])
     for level, line in warnings(facts["globals"], facts["notes"]):
-        _show.say(out, line, STYLES[level])
+        out.say(line, STYLES[level])
 
 
 def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
@@ -182,19 +182,19 @@ def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
     facts = facts if flat else _show.folded(facts)
     out.print(_show.content(facts[: None if flat else OTHERS_SHOWN]))
     if not flat and len(facts) > OTHERS_SHOWN:
-        _show.say(out, f"and {count(len(facts) - OTHERS_SHOWN, 'more value')} (--flat shows all)", "dim")
+        out.say(f"and {count(len(facts) - OTHERS_SHOWN, 'more value')} (--flat shows all)", "dim")
 
 
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     """Return a function from a tensor to its part of the model: the path up to the first label in which the modules differ.
     Repeated layers are one part, `layers.*`."""
-    modules = {_module(name) for name in names}
+    modules = {name: _module(name) for name in names}
     shared = 0
-    for labels in zip(*modules):
+    for labels in zip(*set(modules.values())):
         if len(set(labels)) > 1:
             break
         shared += 1
-    return lambda fact: ".".join(_module(fact["name"])[: shared + 1])
+    return lambda fact: ".".join(modules[fact["name"]][: shared + 1])
 
 
 def _module(name: str) -> tuple[str, ...]:

@@ -76,13 +76,13 @@ def _print(files: list[MapFile]) -> None:
     from . import _show
 
     out = _show.console()
-    table = _show.CellTable("map", "from", "to", "needs", "inverse")
+    table = _show.Cells("map", "from", "to", "needs", "inverse")
     for file in files:
         inverse = "no" if file.obstacle else "yes"
         cells = (file.name, file.left, file.right, ", ".join(file.parameters), inverse)
         table.add_row(*(_show.text(cell, "") for cell in cells))
     out.print(table)
-    _show.say(out, f"{count(len(files), 'map')}; statedict maps NAME shows one", "dim")
+    out.say(f"{count(len(files), 'map')}; statedict maps NAME shows one", "dim")
 
 
 def _fact(file: MapFile, *, rules: bool = False) -> Fact:

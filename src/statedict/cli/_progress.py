@@ -22,7 +22,7 @@ WORTH_SHOWING = 64 << 20
 def nbytes_of(tree: Any) -> int:
     """Return the bytes of all tensors in a tree; tied tensors are counted once each."""
     leaves = (value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound)))
-    return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
+    return sum(leaf.nbytes for leaf in leaves)
 
 
 @contextmanager

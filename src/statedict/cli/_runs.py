@@ -204,7 +204,7 @@ def _print(facts: list[Fact], deletion: str | None) -> None:
     from . import _show
 
     out = _show.console()
-    made = _show.CellTable("step", "time", "size", "metrics", "")
+    made = _show.Cells("step", "time", "size", "metrics", "")
     for fact in facts:
         metrics = ", ".join(f"{name} {_number(value)}" for name, value in fact["metrics"].items())
         kept = fact.get("kept", True)
@@ -214,12 +214,10 @@ def _print(facts: list[Fact], deletion: str | None) -> None:
         made.add_row(*(_show.text(cell, "" if kept else "dim") for cell in cells))
     if facts:
         out.print(made)
-    _show.say(out, f"{count(len(facts), 'checkpoint')}, {size(sum(fact['bytes'] for fact in facts))}", "dim")
+    out.say(f"{count(len(facts), 'checkpoint')}, {size(sum(fact['bytes'] for fact in facts))}", "dim")
     expired = [fact for fact in facts if not fact.get("kept", True)]
     if expired:
-        _show.say(
-            out, f"{count(len(expired), 'checkpoint')} {deletion}, {size(sum(fact['bytes'] for fact in expired))}"
-        )
+        out.say(f"{count(len(expired), 'checkpoint')} {deletion}, {size(sum(fact['bytes'] for fact in expired))}")
 
 
 def _remark(fact: Fact, deletion: str | None) -> str:

@@ -1,18 +1,18 @@
 """Print facts: as tables in a terminal, as plain lines in a pipe.
 
 Names and values come from untrusted files, so they are never interpreted as markup, and control characters are escaped.
+Only output to a terminal needs rich (`_terminal`), whose import takes longer than opening most files.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import NamedTuple, Protocol
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Column, Table
-from rich.text import Text
+import typer
 
 from statedict.report import Fact, TreeEntry, count, extent, fold, noun, own_bytes, own_elements, remark, size
 from statedict.state import Group
@@ -20,76 +20,80 @@ from statedict.state import fold as fold_names
 
 from ..errors import printable
 
-NAME_WIDTH = 12
-# The minimum width of a column with longer words.
-WORD_WIDTH = 16
 GAP = 2
 
 
-class CellTable(Table):
-    """A table without lines. The first column shrinks in a narrow terminal; those in WHOLE never do. Columns of numbers are
-    right-aligned, and shown with their names if the table does not fit.
-    """
+class Text(NamedTuple):
+    """Text without control characters, and its style in a terminal."""
+
+    plain: str
+    style: str = ""
+
+
+class Cells:
+    """A table: the names of its columns, and its rows. Columns of numbers are right-aligned."""
 
     def __init__(self, *columns: str) -> None:
-        super().__init__(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim", show_edge=False)
-        self._named = {place: name for place, name in enumerate(columns) if name in NUMBERS}
-        for place, column in enumerate(columns):
-            justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
-            width = NAME_WIDTH if place == 0 else None
-            self.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold", min_width=width)
+        self.columns = columns
+        self.rows: list[list[Text]] = []
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = max((cell_len(str(cell)) for cell in self.columns[0].cells), default=0)
-        self.columns[0].no_wrap = names <= options.max_width * 2 // 3
-        if sum(map(_narrowest, self.columns)) <= options.max_width:
-            yield from super().__rich_console__(console, options)
-            return
-        for cells in zip(*(column.cells for column in self.columns)):
-            shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
-            yield from _packed([cell for cell in shown if cell.plain.strip()], options.max_width)
-
-    def _labelled(self, place: int, cell: object) -> Text:
-        text = cell if isinstance(cell, Text) else Text(str(cell))
-        return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
+    def add_row(self, *cells: Text | str) -> None:
+        self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
 
-def _packed(cells: Iterable[Text], width: int) -> Iterator[Text]:
-    """Return lines of whole cells; those after the first are indented under it."""
-    line = Text(overflow="fold")
-    for cell in cells:
-        if line and line.cell_len + GAP + cell.cell_len > width:
-            line.rstrip()
-            yield line
-            line = Text(" " * 2 * GAP, overflow="fold")
-        elif line:
-            line.append(" " * GAP)
-        line.append_text(cell)
-    line.rstrip()
-    yield line
+class Output(Protocol):
+    """Where a command prints its result."""
+
+    def print(self, table: Cells | None = None) -> None:
+        """Print a table, by default an empty line."""
+
+    def say(self, value: object, style: str = "") -> None:
+        """Print one line without inserting line breaks; the terminal may wrap it."""
 
 
-def _narrowest(column: Column) -> int:
-    """Return the minimum width of a column, with the gap after it."""
-    texts = [str(column.header), *(str(cell) for cell in column.cells)]
-    if column.no_wrap:
-        return max(map(cell_len, texts)) + GAP
-    longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
-    return max(column.min_width or 0, min(longest, WORD_WIDTH)) + GAP if longest else 0
+class Pipe:
+    """Output that a program reads: every row is one line, however long, without colours."""
+
+    def print(self, table: Cells | None = None) -> None:
+        typer.echo("\n".join(_lines(table)) if table else "")
+
+    def say(self, value: object, style: str = "") -> None:
+        typer.echo(printable(str(value)))
 
 
-# A pipe does not have a width; rich would assume 80 columns and break lines, which scripts could not parse.
-PIPE_WIDTH = 400
+def _lines(table: Cells) -> Iterator[str]:
+    columns = list(zip(table.columns, *([cell.plain for cell in row] for row in table.rows)))
+    widths = [list(map(_width, column)) for column in columns]
+    longest = list(map(max, widths))
+    right = [name in RIGHT for name in table.columns]
+    for cells, taken in zip(zip(*columns), zip(*widths)):
+        gaps = [" " * (full - width) for full, width in zip(longest, taken)]
+        padded = (gap + cell if left else cell + gap for cell, gap, left in zip(cells, gaps, right))
+        yield (" " * GAP).join(padded).rstrip()
+
+
+def _width(text: str) -> int:
+    """Return the number of columns that a text takes in a terminal."""
+    if _NARROW.fullmatch(text):
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+# Characters of one column each: printable ASCII and Latin, and the punctuation of this program.
+_NARROW = re.compile("[ -~\u00a1-\u02ff…]*")
 PARTS_SHOWN = 8
 LABEL_WIDTH = 60
 
 
-def console() -> Console:
-    """Return a console on standard output, as wide as the terminal (or `COLUMNS`), with colours if it supports them."""
-    found = Console(highlight=False, markup=False)
-    if found.is_terminal or "COLUMNS" in os.environ:
-        return found
-    return Console(highlight=False, markup=False, width=PIPE_WIDTH)
+def console() -> Output:
+    """Return the output for a terminal, or what the user's environment treats as one, or for a pipe."""
+    if not sys.stdout.isatty() and TERMINAL.isdisjoint(os.environ):
+        return Pipe()
+    from ._terminal import Terminal
+
+    return Terminal()
 
 
 def text(value: object, style: str = "") -> Text:
@@ -97,14 +101,9 @@ def text(value: object, style: str = "") -> Text:
     return Text(printable(str(value)), style)
 
 
-def say(out: Console, value: object, style: str = "") -> None:
-    """Print one line without inserting line breaks; the terminal may wrap it."""
-    out.print(text(value, style), soft_wrap=True)
-
-
-def tree(facts: Iterable[Fact]) -> CellTable:
+def tree(facts: Iterable[Fact]) -> Cells:
     """Return a table of the tensors, folded over repeated layers; sizes are totals of a row."""
-    made = CellTable("name", "shape", "dtype", "size", "")
+    made = Cells("name", "shape", "dtype", "size", "")
     by_name = {fact["name"]: fact for fact in facts}
     entries = (TreeEntry(n, (f["dtype"], *f["shape"]), own_bytes(f), remark(f)) for n, f in by_name.items())
     for row in fold(entries):
@@ -119,11 +118,11 @@ def tree(facts: Iterable[Fact]) -> CellTable:
     return made
 
 
-def flat(facts: Iterable[Fact]) -> CellTable:
+def flat(facts: Iterable[Fact]) -> Cells:
     """Return a table with one row for each tensor, with its statistics if the facts have them."""
     facts = list(facts)
     numbers = [key for key in NUMBERS if facts and "stats" in facts[0]]
-    made = CellTable("name", "shape", "dtype", "size", *numbers, "")
+    made = Cells("name", "shape", "dtype", "size", *numbers, "")
     for fact in facts:
         stats = fact.get("stats") or {}
         shown = [extent(fact), fact["dtype"], size(fact["bytes"]), *(_number(stats.get(n)) for n in numbers)]
@@ -131,9 +130,9 @@ def flat(facts: Iterable[Fact]) -> CellTable:
     return made
 
 
-def content(facts: Iterable[Fact]) -> CellTable:
+def content(facts: Iterable[Fact]) -> Cells:
     """Return a table of values that are not tensors: path, type, and value."""
-    made = CellTable("other content", "type", "value")
+    made = Cells("other content", "type", "value")
     for fact in facts:
         value = "" if fact["value"] is None else fact["value"]
         made.add_row(text(fact["path"] or "(the file)"), text(fact["type"], "dim"), text(value))
@@ -178,3 +177,5 @@ def _number(value: float | int | None) -> str:
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}
 WHOLE = {"dtype", *RIGHT}
+# Environment variables that ask for the layout or the colours of a terminal.
+TERMINAL = {"COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"}

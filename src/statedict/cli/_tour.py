@@ -70,14 +70,14 @@ def tour(
     """
     from rich.console import Console
 
-    from ._show import console
+    from ._terminal import rich_console
 
     for package, module in (("torch", "torch"), ("scikit-learn", "sklearn")):
         if not find_spec(module):
             raise MissingDependencyError(package, needed_for="the tour")
     start = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
-    place = Workspace(directory, Console(quiet=True) if as_json else console())
+    place = Workspace(directory, Console(quiet=True) if as_json else rich_console())
     for name in ("digits.pt", "uninterrupted.pt", "parity.pt"):
         (directory / name).unlink(missing_ok=True)
     steps = []

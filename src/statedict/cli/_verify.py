@@ -75,7 +75,7 @@ def _print(facts: list[Fact]) -> None:
                     note(": ".join(filter(None, (fact["file"], found["where"], found["text"]))))
             continue
         level, word = ("", "sound") if fact["sound"] else ("error", "NOT SOUND")
-        _show.say(out, f"{fact['file']}: {word}", COLOURS[level])
+        out.say(f"{fact['file']}: {word}", COLOURS[level])
         for found in fact["findings"]:
             where = f"{found['where']}: " if found["where"] else ""
-            _show.say(out, f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]])
+            out.say(f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from math import isfinite, prod
 from typing import Any
 
-from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, StateDict
+from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, Spec, StateDict, rows_of
 
 Fact = dict[str, Any]
 
@@ -29,9 +30,15 @@ def tensors(state: StateDict) -> list[Fact]:
     `tied_to` names the first tensor with the same elements; `shares_with` names the first tensor in the same storage. The
     bytes of a tied tensor are counted only for the tensor that it is tied to.
     """
+    leaves = dict(state.leaves())
+    table = rows_of(list(leaves.values()))
+    if table is not None:
+        # Rows of a table do not share memory; the storage of each would take longer than the rest of its fact.
+        kinds = [_strided(kind.spec, kind.location) for kind in table.kinds]
+        return [{"name": name, **kinds[which]} for name, which in zip(leaves, table.which)]
     firsts: dict[Any, str] = {}
     facts = []
-    for name, leaf in state.leaves():
+    for name, leaf in leaves.items():
         fact: Fact = {"name": name}
         if isinstance(leaf, Absent):
             missing = os.path.basename(leaf.file)
@@ -40,13 +47,11 @@ def tensors(state: StateDict) -> list[Fact]:
             spec, storage = leaf.spec, leaf.storage
             same = firsts.setdefault(leaf.shown, name)
             shared = firsts.setdefault(storage.key, name) if storage.nbytes else name
-            fact |= {"dtype": spec.dtype.name, "shape": list(spec.shape), "bytes": spec.nbytes, "layout": "strided"}
+            fact |= _strided(spec, storage.location)
             if same != name and storage.nbytes:
                 fact["tied_to"] = same
             elif shared != name:
                 fact["shares_with"] = shared
-            if storage.location != "cpu":
-                fact["device"] = storage.location
             if isinstance(leaf, Parts):
                 here = [f"{list(sizes)} at {list(offsets)}" for (offsets, sizes), _ in leaf.pieces[:PIECES_SHOWN]]
                 fact["part"] = "; ".join([*here, *(["…"] if len(leaf.pieces) > PIECES_SHOWN else [])])
@@ -56,6 +61,11 @@ def tensors(state: StateDict) -> list[Fact]:
                 fact |= {"class": str(leaf.facts["class"]).replace(":", "."), "parts": list(leaf.parts)}
         facts.append(fact)
     return facts
+
+
+def _strided(spec: Spec, location: str) -> Fact:
+    fact = {"dtype": spec.dtype.name, "shape": list(spec.shape), "bytes": spec.nbytes, "layout": "strided"}
+    return fact if location == "cpu" else {**fact, "device": location}
 
 
 def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
@@ -207,6 +217,7 @@ SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
+@lru_cache(maxsize=1 << 12)
 def size(nbytes: int) -> str:
     """Return bytes in decimal units with three digits.
 

@@ -58,7 +58,11 @@ def fold(entries: Iterable[TreeEntry]) -> list[Row]:
     for entry in entries:
         node = root
         for part in entry.name.split(".", DEEPEST):
-            node = node.children.setdefault(part, _Node())
+            children = node.children
+            below = children.get(part)
+            if below is None:
+                below = children[part] = _Node()
+            node = below
         node.entry = entry
     _sign(root, {})
     return [row for label, group in _groups([root]) for row in _rows(label, group, 0)]

@@ -33,6 +33,7 @@ from .save_and_load._save import save as save
 from .snapshots._copy_tree import take as take
 from .tensors._library import TORCH as TORCH
 from .tensors._placement import materialize_on as materialize_on
+from .tensors._values import REVIVED as REVIVED
 from .tensors._values import maker as maker
 from .tensors._values import revived as revived
 from .tensors._values import set_attributes as set_attributes
@@ -76,6 +77,7 @@ __all__ = [
     "join_plans",
     "snapshot",
     "take",
+    "REVIVED",
     "maker",
     "revived",
     "set_attributes",

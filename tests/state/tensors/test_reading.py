@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from tests.cost import calls
 
 import statedict
 from statedict.state import Leaf as Leaf
 from statedict.state import StateDict, Storage, contiguous, dtype
-from statedict.state.mapping import _statedict
+from statedict.state.mapping import _read_ahead
 
 FLOAT = dtype("float32")
 
@@ -57,23 +58,83 @@ def state_of(source, count, tied=()):
 
 
 @pytest.mark.parametrize("look", [lambda s: list(s.items()), lambda s: list(s.values()), lambda s: [s[n] for n in s]])
-def test_looking_at_all_is_linear(look):
+def test_comparisons_of_keys(look):
     """Keys are compared a few times for each tensor, however many there are."""
     Key.compared = 0
     look(state_of(Counting(), 2000))
     assert Key.compared < 20 * 2000
 
 
-def test_items_are_read_together(monkeypatch):
-    """`items` and `values` read several tensors ahead, up to a limit."""
-    monkeypatch.setattr(_statedict, "READ_AHEAD", 64)
+@pytest.mark.parametrize("path", ["state.pt", "state.safetensors", "state.npz", "shards.safetensors"])
+@pytest.mark.parametrize("look", [dict, lambda s: [s.pop(n) for n in list(s)]])
+def test_looking_at_all_of_a_file_is_linear(tmp_path, path, look):
+    """Four times as many tensors take about four times as many calls."""
+
+    def cost(count):
+        state = {f"t{number}": np.full(2, number, "float32") for number in range(count)}
+        options = {"max_shard_size": 300} if path.startswith("shards") else {}
+        statedict.save(state, tmp_path / path, durable=False, **options)
+        index = f"{path}.index.json" if options else path
+        with statedict.open(tmp_path / index) as checkpoint:
+            read = checkpoint.state_dict().numpy()
+            return calls(lambda: look(read))
+
+    cost(60)  # What is imported and compiled once.
+    assert cost(240) < 5 * cost(60)
+
+
+def test_reading_ahead(monkeypatch):
+    """Whoever reads one tensor after the other reads ever more of them together, up to a number of bytes."""
+    monkeypatch.setattr(_read_ahead, "MOST", 64)
     source = Counting()
-    state = state_of(source, 10)
+    state = state_of(source, 13)
     seen = iter(state.values())
     next(seen)
-    assert source.batches == [4]
-    assert [value[0] for value in seen] == list(range(1, 10))
-    assert source.batches == [4, 4, 2]
+    assert source.batches == [1]
+    assert [value[0] for value in seen] == list(range(1, 13))
+    assert source.batches == [1, 2, 4, 4, 2]
+
+
+def test_reading_here_and_there():
+    """A tensor that does not follow the one read before is read by itself, as is one added later."""
+    source = Counting()
+    state = state_of(source, 10)
+    for name in ("t5", "t2", "t8", "t0"):
+        assert state[name][0] == int(name[1:])
+    state["new"] = state_of(source, 1).leaf("t0")
+    assert state["new"][0] == 0
+    assert source.batches == [1] * 5
+
+
+def test_a_damaged_tensor_does_not_hide_its_neighbours():
+    """A tensor can be read although one that would be read with it cannot."""
+
+    class Damaged(Counting):
+        def read_into(self, reads, **options):
+            if any(read.storage.key.number == 5 for read in reads):
+                raise statedict.ChecksumError("damaged")
+            super().read_into(reads, **options)
+
+    state = state_of(Damaged(), 10)
+    for number, name in enumerate(state):
+        if number == 5:
+            with pytest.raises(statedict.ChecksumError, match="damaged"):
+                state[name]
+        else:
+            assert state[name][0] == number
+
+
+@pytest.mark.parametrize("add", [lambda s, **new: s.update(new), lambda s, t: s.__setitem__("t", t)])
+def test_ties_added_after_the_first_read(tmp_path, add):
+    """A leaf that is added to the rows of a file's table is tied to the row that it is a view of."""
+    path = tmp_path / "state.safetensors"
+    statedict.save({"a": np.arange(4.0), "b": np.ones(2)}, path)
+    with statedict.open(path) as checkpoint:
+        state = checkpoint.state_dict().numpy()
+        state["b"]
+        row = state.leaf("a")
+        add(state, t=Leaf(contiguous(row.spec.dtype, (2,), 1), row.storage))
+        assert np.shares_memory(state["t"], state["a"])
 
 
 def test_ties_are_read_once_and_kept():

@@ -22,6 +22,8 @@ def children(value: Any) -> Sequence[Any]:
     kind = type(value)
     if kind is list or kind is tuple:
         return value  # type: ignore[no-any-return]
+    if kind is dict:
+        return list(value.values())
     if kind in _MAPPINGS:
         return [*value.values(), *getattr(value, "__dict__", {}).values()]
     if kind is Opaque:
@@ -80,10 +82,14 @@ def check_depth(value: Any, limit: int, *, attributes: bool = True) -> None:
         # Empty containers are not remembered: that would triple the memory used for two million of them, which take two
         # megabytes of pickle.
         below = 0 if type(child) in _PLAIN and not child else depths.get(id(child))
+        inside: list[Any] = []
+        if below is None:
+            depths[id(child)] = 0
+            inside = _containers(child, plain)
+            below = None if inside else 0
         if len(path) + (below or 0) >= limit:
             raise Limits(depth=limit).exceeded("depth", "a nesting of values")
         if below is None:
-            depths[id(child)] = 0
-            path.append((child, _containers(child, plain)))
+            path.append((child, inside))
         else:
             depths[id(parent)] = max(depths[id(parent)], below + 1)

@@ -165,7 +165,7 @@ def _tie(name: str, value: Any) -> Hashable:
 
 def _nbytes(value: Any) -> int:
     leaf = leaf_of(value)
-    return 0 if leaf is None else leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes
+    return 0 if leaf is None else leaf.nbytes
 
 
 def _earlier(path: str) -> list[str]:

@@ -12,31 +12,29 @@ from collections.abc import (
     Callable,
     Container,
     Hashable,
-    ItemsView,
     Iterable,
     Iterator,
     Mapping,
     MutableMapping,
-    ValuesView,
 )
 from copy import deepcopy
 from typing import Any, Self
 
-from ...errors import CollisionError, NotAStateError, UnknownNameError, printable
+from ...errors import CollisionError, NotAStateError, StateDictError, UnknownNameError, printable
 from .._arguments import a, flags, mappings, maybe, texts
 from ..tensors._dtype import DType
 from ..tensors._dtype import dtype as find_dtype
 from ..tensors._leaf import Leaf, Spec
 from ..tensors._library import key_map, leaf_of, library, library_of
 from ..tensors._materialize import materialize
+from ..tensors._table import rows_of
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
 from ._names import Patterns, matcher, nearest
+from ._read_ahead import ReadAhead
 
 Rename = Callable[[str], str] | Mapping[str, str]
-# Bytes of tensors that are read together when a caller iterates over the values.
-READ_AHEAD = 16 << 20
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -53,11 +51,14 @@ class StateDict(MutableMapping[str, Any]):
     (['encoder.weight'], (2, 3))
     """
 
-    __slots__ = ("_backend", "_by_storage", "_metadata", "_values", "texts")
+    __slots__ = ("_ahead", "_backend", "_by_storage", "_metadata", "_values", "texts")
 
     _metadata: OrderedDict[str, Any] | None
-    # From the key of a storage to the names that have, or had, leaves in it; created by the first read.
+    # From the key of a storage to the names that have, or had, leaves in it; created by the first read. It is empty while
+    # all leaves are different rows of one table, which do not share memory.
     _by_storage: dict[Hashable, dict[str, None]] | None
+    # Which tensors are read together; created by the first read.
+    _ahead: ReadAhead | None
     # The metadata texts of the file that the state is from, by key; None for a state that is not from a file.
     texts: Mapping[str, str] | None
 
@@ -78,7 +79,7 @@ class StateDict(MutableMapping[str, Any]):
         maybe(mappings, metadata=metadata)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
-        self._by_storage = None
+        self._by_storage = self._ahead = None
         self.texts = texts
         _check_names(self._values)
 
@@ -87,7 +88,7 @@ class StateDict(MutableMapping[str, Any]):
         """Create a StateDict around a dict without checking or copying it; the caller must not change it any more."""
         new = cls.__new__(cls)
         new._values, new._metadata, new._backend = values, metadata, backend
-        new._by_storage = new.texts = None
+        new._by_storage = new._ahead = new.texts = None
         return new
 
     # The methods of a dict.
@@ -98,7 +99,7 @@ class StateDict(MutableMapping[str, Any]):
         except (KeyError, TypeError):
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
         if isinstance(value, (Leaf, Compound)):
-            self._read([name])
+            self._read_from(name)
         elif isinstance(value, (dict, list, tuple)):
             self._read_within(name, value)
         return self._values[name]
@@ -107,7 +108,8 @@ class StateDict(MutableMapping[str, Any]):
         if not isinstance(name, str):
             _check_names([name])
         self._values[name] = value
-        self._note(name, value)
+        if isinstance(value, Leaf):
+            self._note([name])
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
@@ -125,12 +127,6 @@ class StateDict(MutableMapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._values
-
-    def items(self) -> ItemsView[str, Any]:
-        return _Items(self)
-
-    def values(self) -> ValuesView[Any]:
-        return _Values(self)
 
     def get(self, name: str, default: Any = None) -> Any:
         # Mapping's method would search near names at every miss.
@@ -166,7 +162,6 @@ class StateDict(MutableMapping[str, Any]):
 
     def __ior__(self, other: Mapping[str, Any]) -> Self:
         self.update(other)
-        self._by_storage = None
         extra = getattr(other, "_metadata", None)
         if extra is not None:
             self._metadata = OrderedDict(self._metadata or ()) | OrderedDict(extra)
@@ -177,6 +172,7 @@ class StateDict(MutableMapping[str, Any]):
             values = raw_values(other) if isinstance(other, Mapping) else _pairs(other)
             _check_names(values)
             self._values.update(values)
+            self._note(values)
 
     def copy(self) -> StateDict:
         """A shallow copy: the same values under the same names."""
@@ -243,7 +239,7 @@ class StateDict(MutableMapping[str, Any]):
     @property
     def nbytes(self) -> int:
         """The number of bytes of all tensors; tied tensors are counted once for each name."""
-        return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for _, leaf in self.leaves())
+        return sum(leaf.nbytes for _, leaf in self.leaves())
 
     # Operations: each returns a new StateDict and reads no tensor.
 
@@ -376,52 +372,52 @@ class StateDict(MutableMapping[str, Any]):
         new._backend = backend
         return new
 
-    def _entries(self) -> Iterator[tuple[str, Any]]:
-        """Iterate over all entries, reading the tensors in batches of bounded size."""
-        ahead = iter(list(self._values))
-        for name in self._values:
-            if isinstance(self._values[name], (Leaf, Compound)):
-                self._read(self._batch(name, ahead))
-            yield name, self[name]
-
-    def _batch(self, name: str, ahead: Iterator[str]) -> list[str]:
-        """Return `name` and further unread names from `ahead`, up to READ_AHEAD bytes."""
-        names, left = [name], READ_AHEAD
-        for other in ahead:
-            value = self._values.get(other)
-            if isinstance(value, (Leaf, Compound)):
-                names.append(other)
-                left -= value.spec.nbytes if isinstance(value, Leaf) else value.nbytes
-                if left <= 0:
-                    break
-        return names
+    def _read_from(self, name: str) -> None:
+        """Read the tensor under `name`, and those after it if the caller reads one after the other."""
+        if self._ahead is None:
+            self._ahead = ReadAhead(self._values)
+        names = self._ahead.batch(name, self._values)
+        try:
+            self._read(names)
+        except (StateDictError, OSError):
+            if len(names) == 1:
+                raise
+            # If another tensor is damaged, this one can still be read.
+            self._ahead.stop()
+            self._read([name])
 
     def _read(self, names: Iterable[str]) -> None:
         """Replace the leaves of these names, and all leaves in the same storages, by arrays, so that ties are preserved."""
-        found: dict[str, Leaf | Compound] = {}
-        for name in names:
-            value = self._values[name]
-            if isinstance(value, (Leaf, Compound)):
-                found[name] = value
-            if isinstance(value, Leaf):
-                found.update((other, self._values[other]) for other in self._within(value))
-        arrays = materialize(list(found.values()), library(self._backend))
-        self._values.update(zip(found, arrays))
+        values = self._values
+        found = {name: value for name in names if isinstance(value := values[name], (Leaf, Compound))}
+        if self._ties():
+            for leaf in list(found.values()):
+                if isinstance(leaf, Leaf):
+                    found.update((name, values[name]) for name in self._within(leaf))
+        values.update(zip(found, materialize(list(found.values()), library(self._backend))))
+
+    def _ties(self) -> dict[Hashable, dict[str, None]]:
+        """Return the names by storage, created now if needed."""
+        if self._by_storage is None:
+            self._by_storage = {}
+            if rows_of([value for value in self._values.values() if isinstance(value, Leaf)]) is None:
+                self._note(self._values)
+        return self._by_storage
 
     def _within(self, leaf: Leaf) -> list[str]:
         """Return the names whose leaves are in the same storage as `leaf`."""
-        if self._by_storage is None:
-            self._by_storage = {}
-            for name, value in self._values.items():
-                self._note(name, value)
         key = leaf.storage.key
-        values = ((name, self._values.get(name)) for name in self._by_storage.get(key, ()))
+        values = ((name, self._values.get(name)) for name in self._ties().get(key, ()))
         return [name for name, value in values if isinstance(value, Leaf) and value.storage.key == key]
 
-    def _note(self, name: str, value: Any) -> None:
-        """Update the names by storage, if they were created."""
-        if self._by_storage is not None and isinstance(value, Leaf):
-            self._by_storage.setdefault(value.storage.key, {})[name] = None
+    def _note(self, changed: Iterable[str]) -> None:
+        """Update the names by storage, if they were created, with these names."""
+        if self._by_storage is None:
+            return
+        for name in changed if self._by_storage else self._values:
+            value = self._values[name]
+            if isinstance(value, Leaf):
+                self._by_storage.setdefault(value.storage.key, {})[name] = None
 
     def _read_within(self, name: str, value: Any) -> None:
         """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
@@ -432,20 +428,6 @@ class StateDict(MutableMapping[str, Any]):
             arrays = materialize(leaves, library(self._backend))
             made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
             self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
-
-
-class _Items(ItemsView[str, Any]):
-    _mapping: StateDict
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._mapping._entries()
-
-
-class _Values(ValuesView[Any]):
-    _mapping: StateDict
-
-    def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping._entries())
 
 
 def _required_dtype(value: Any) -> DType:

@@ -44,7 +44,7 @@ def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Sec
 
 def _counts(leaves: Collection[Leaf | Compound]) -> str:
     dtypes = Counter(_dtype(leaf).name for leaf in leaves)
-    nbytes = sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
+    nbytes = sum(leaf.nbytes for leaf in leaves)
     listed = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
     return f"{len(leaves):,} tensors, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
 

@@ -295,6 +295,11 @@ class Leaf:
             return getattr(self, name)
 
     @property
+    def nbytes(self) -> int:
+        """The number of bytes of the elements."""
+        return self.spec.nbytes if self.table is None or self.row is None else self.table.sizes[self.row]
+
+    @property
     def shown(self) -> Hashable:
         """A key for the elements: leaves with equal keys have the same elements."""
         return self.storage.key, self.spec, self.traits.conj, self.traits.neg

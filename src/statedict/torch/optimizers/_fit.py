@@ -109,9 +109,9 @@ def _rule_of(kind: Any) -> Expect | None:
 def wrong_options(optimizer: optim.Optimizer, number: int, options: Options) -> str | None:
     """The reason why the options belong to another optimizer class or contain an unknown class; None if they fit."""
     for key, value in options.items():
-        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
+        unknown = _unknown(value)
         if unknown:
-            return f"{key!r} in group {number} of the saved state is an object of the unknown class {unknown[0]}"
+            return f"{key!r} in group {number} of the saved state is an object of the unknown class {unknown}"
     kind, candidates = type(optimizer).__name__, _makers(options)
     as_ = f" (options of {' or '.join(maker.__name__ for maker in candidates)})" if candidates else ""
     missing = _lacking(optimizer, number, options)
@@ -147,17 +147,21 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
     if absent:
         problems.append(f"its saved state lacks {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
     for key, value in state.items():
-        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
+        entry, shape = wanted.get(key), _shape(value)
+        if entry is not None and _fits(entry, shape, value):
+            continue
+        unknown = _unknown(value)
         if unknown:
-            problems.append(f"its {key!r} is an object of the unknown class {unknown[0]}")
-        elif key in wanted:
-            shape = _shape(value)
-            if not _fits(wanted[key], shape, value):
-                found = f"shape {list(shape)}" if shape is not None else type(value).__name__
-                problems.append(
-                    f"its {key!r} must have shape {list(wanted[key].shape)}, but the saved state has {found}"
-                )
+            problems.append(f"its {key!r} is an object of the unknown class {unknown}")
+        elif entry is not None:
+            found = f"shape {list(shape)}" if shape is not None else type(value).__name__
+            problems.append(f"its {key!r} must have shape {list(entry.shape)}, but the saved state has {found}")
     return problems
+
+
+def _unknown(value: Any) -> str | None:
+    """The first unknown class in a value; None if there is none."""
+    return next((inside.path for inside in values_of(value) if isinstance(inside, Opaque)), None)
 
 
 def _fits(wanted: Expected, shape: tuple[int, ...] | None, value: Any) -> bool:

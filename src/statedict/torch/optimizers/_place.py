@@ -23,15 +23,16 @@ Wanted = torch.dtype | DType | str | None
 
 
 class StatePlacement(NamedTuple):
-    """Where an entry is placed: its slot, whether its step count belongs on the device, and its dtype.
+    """Where an entry is placed: its slot, its device, whether its step count belongs there, and its dtype.
 
-    `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None for the dtypes in `present`: those of
-    the optimizer's current state, by key. Other entries keep their saved dtype.
+    `dtype` is None for the dtypes in `present`: those of the optimizer's current state, by key. Other entries keep their
+    saved dtype.
     """
 
     slot: Slot
+    device: torch.device
     on_device: bool
-    dtype: torch.dtype | str | None
+    dtype: torch.dtype | None
     present: Mapping[Any, torch.dtype] = MappingProxyType({})
 
 
@@ -60,12 +61,15 @@ def place(
     `dtype` is the caller's. The fresh state of PyTorch's own optimizers has the parameter's dtype. Other classes may keep
     state in 8 bits or in float32; only their current state shows it.
     """
-    on_device = bool(group.get("capturable") or group.get("fused"))
+    on_device, device = bool(group.get("capturable") or group.get("fused")), slot.parameter.device
     if dtype is not None or known(optimizer):
-        return StatePlacement(slot, on_device, dtype or "parameter")
+        wanted = dtype if isinstance(dtype, torch.dtype) else slot.parameter.dtype
+        return StatePlacement(slot, device, on_device, wanted)
     state = optimizer.state.get(slot.parameter)
     present = state.items() if isinstance(state, Mapping) else ()
-    return StatePlacement(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
+    return StatePlacement(
+        slot, device, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)}
+    )
 
 
 class Made:
@@ -99,8 +103,9 @@ def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
     if isinstance(value, Made):
         return value.tensor
     if isinstance(value, torch.Tensor):
-        device = place.slot.parameter.device if key != "step" or place.on_device else value.device
-        return value.to(device=device, dtype=target(value.dtype, key, place))
+        device = place.device if key != "step" or place.on_device else value.device
+        dtype = target(value.dtype, key, place)
+        return value if value.dtype is dtype and value.device == device else value.to(device=device, dtype=dtype)
     if isinstance(value, dict):
         for inner, entry in value.items():
             value[inner] = placed(entry, place, inner)
@@ -123,11 +128,11 @@ def target(dtype: torch.dtype, key: Any, place: StatePlacement) -> torch.dtype:
     """Return the dtype that a tensor of this dtype, under this key of the state, is cast to."""
     if key == "step" and place.on_device:
         return torch.float32
-    wanted = place.present.get(key, dtype) if place.dtype is None else place.dtype
-    if not isinstance(wanted, torch.dtype):
-        wanted = place.slot.parameter.dtype
+    wanted = place.dtype or place.present.get(key, dtype)
+    if wanted is dtype or key in NUMBERS:
+        return dtype
     fits = wanted.is_floating_point if dtype.is_floating_point else dtype.is_complex and wanted.is_complex
-    return wanted if fits and key not in NUMBERS else dtype
+    return wanted if fits else dtype
 
 
 def _tensors(value: Any, key: Any) -> Iterator[tuple[Any, torch.Tensor | Leaf]]:

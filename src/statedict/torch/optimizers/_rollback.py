@@ -89,7 +89,8 @@ def _record(roots: Iterable[Any]) -> tuple[list[Restore], list[torch.Tensor]]:
         children = _children(value, restores)
         inside = with_tensors and not isinstance(value, torch.optim.Optimizer)
         if len(children) <= LONG:
-            stack.extend((child, inside) for child in children)
+            # The tensors of an optimizer's state are most of what it reaches.
+            stack.extend((child, inside) for child in children if inside or type(child) not in PLAIN_TYPES)
     return restores, small
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from statedict.errors import LoadError
-from statedict.state import collector_paused, leaf_of, library_of, map_tree, raw_values
+from statedict.state import collector_paused, holds, leaf_of, library_of, map_tree, raw_values
 from statedict.tree import JointLoad, Outcome
 
 from ..snapshots._copy_tree import independent, values_of
@@ -93,11 +93,17 @@ def _with_leaves(optimizer: torch.optim.Optimizer, state: Any) -> Any:
     if not is_state(state) or not known(optimizer):
         return state
     values = raw_values(state)
+    if not holds(values["state"], _is_foreign):
+        return state
     return {**values, "state": map_tree(values["state"], _leaf)}
 
 
+def _is_foreign(value: Any) -> bool:
+    return library_of(value) not in (None, TORCH)
+
+
 def _leaf(value: Any) -> Any:
-    if library_of(value) in (None, TORCH):
+    if not _is_foreign(value):
         return value
     leaf = leaf_of(value)
     # Object and string arrays are refused later.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from itertools import repeat
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -100,14 +101,18 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
                 found.unread[id(value)] = value
         elif id(value) not in seen:
             seen.add(id(value))
-            offered = _entries(other) or {}
-            stack.extend(reversed([*zip(entries.values(), map(offered.get, entries))]))
+            offered = _entries(other)
+            others = repeat(None) if offered is None else map(offered.get, entries)
+            stack.extend(reversed([*zip(entries.values(), others)]))
     return found
 
 
 def _entries(value: Any) -> Mapping[Any, Any] | None:
     """Return the elements of a mapping, list or tuple, by key or index; None for any other value."""
-    if type(value) is dict or isinstance(value, Mapping):
+    kind = type(value)
+    if kind is dict or kind in ATOMS:
+        return value if kind is dict else None
+    if isinstance(value, Mapping):
         return raw_values(value)
     return dict(enumerate(value)) if isinstance(value, (list, tuple)) else None
 
@@ -145,6 +150,8 @@ def _metadata_of(state: StateDict) -> Any:
     return None if state._metadata is None else map_tree(state._metadata, deepcopy)
 
 
+# The most frequent types of values without elements: testing for a Mapping takes longer than anything else here.
+ATOMS = frozenset({torch.Tensor, torch.nn.Parameter, Leaf, int, float, bool, str, type(None)})
 # `deepcopy` returns these themselves, which takes ten times as long; except bound methods: it would copy their owner too,
 # such as a scheduler with its optimizer and all parameters.
 FIXED = {MethodType, int, float, bool, str, type(None)}

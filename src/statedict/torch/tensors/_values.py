@@ -143,3 +143,5 @@ _SUBCLASSES = {
     "torch._utils._rebuild_wrapper_subclass": "_utils._rebuild_wrapper_subclass",
 }
 _REVIVE: dict[type, Callable[[Any], Any]] = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}
+# The types of the values that `revived` changes.
+REVIVED = frozenset(_REVIVE)

@@ -16,7 +16,7 @@ from typing import Any
 from statedict import _sources, formats
 from statedict.errors import AfterSaveError, FormatError, SaveError
 from statedict.formats.runs import FileFacts, Manifest
-from statedict.state import Leaf, tensors_of
+from statedict.state import tensors_of
 
 from .. import _clock, _names
 from .._progress import Meter
@@ -98,12 +98,7 @@ def donor_of(run: TrainingRun) -> Donor:
 
 def nbytes(content: Content) -> int:
     """The approximate size of the tensors in a content, in bytes."""
-    return sum(nbytes_of(value) for state in content.states.values() for value in tensors_of(state))
-
-
-def nbytes_of(value: Any) -> int:
-    size: int = value.spec.nbytes if isinstance(value, Leaf) else value.nbytes
-    return size
+    return sum(value.nbytes for state in content.states.values() for value in tensors_of(state))
 
 
 def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, meter: Meter) -> Manifest:
