@@ -1,4 +1,6 @@
-"""Whether there is memory for a backup: limited by the system and by control groups of both versions."""
+"""Whether there is memory for a backup: limited by the system, the process and control groups of both versions."""
+
+import resource
 
 import pytest
 
@@ -26,6 +28,17 @@ def test_half_of_what_is_available(system):
     (system / "meminfo").unlink()
     assert have_room(_process.FLOOR)
     assert not have_room(_process.FLOOR + 1)
+
+
+@pytest.mark.parametrize(("which", "used"), _process.OWN)
+def test_limits_of_the_process(system, monkeypatch, which, used):
+    """What `ulimit` allows to this process, without what it has allocated."""
+    (system / "status").write_text(f"VmPeak: 99 kB\n{used}\t{GB >> 10} kB\n")
+    monkeypatch.setattr(_process, "STATUS", system / "status")
+    unlimited = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (3 * GB if asked == which else unlimited, unlimited))
+    assert have_room(GB)
+    assert not have_room(GB + 1)
 
 
 @pytest.mark.parametrize("version", [0, 1])

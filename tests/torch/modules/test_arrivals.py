@@ -167,6 +167,49 @@ def test_what_is_kept_is_put_back_bit_for_bit():
         assert torch.equal(tensor.nan_to_num(3), old.nan_to_num(3))
 
 
+def test_a_backup_grows_by_groups():
+    """A group is added when earlier ones are overwritten; a storage of which two groups have a part is copied once."""
+    whole, other = torch.arange(10.0), torch.ones(3)
+    backup = _keeping.Backup()
+    for group in ([whole[:5]], [whole[5:], other]):
+        backup.keep(group)
+        for tensor in group:
+            tensor.zero_()
+    whole.zero_()
+    backup.restore()
+    assert torch.equal(whole, torch.arange(10.0))
+    assert torch.equal(other, torch.ones(3))
+
+
+@pytest.mark.parametrize("size", [SIZES["large"]])
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
+@pytest.mark.parametrize("threads", [True, False])
+def test_groups_are_backed_up_one_after_the_other(path, size, threads, monkeypatch):
+    """The last group fails when all others have been read: nothing has changed, also if the system refuses threads."""
+    monkeypatch.setattr(_arrivals, "GROUP", 1)
+    if not threads:
+        monkeypatch.setattr(
+            "threading.Thread.start", lambda self: (_ for _ in ()).throw(RuntimeError("no more threads"))
+        )
+    model = Model(*size, 0.5)
+    before, overwritten = elements(model), []
+    with statedict.open(path) as checkpoint:
+        source = checkpoint.state_dict().leaf("p0").storage.source
+        read = source.read_into
+
+        def fails_at_the_last(reads, *, verify):
+            read(reads, verify=verify)
+            overwritten.append(sum(not torch.equal(before[name], value) for name, value in model.named_parameters()))
+            if len(overwritten) == size[0]:
+                raise OSError(errno.EIO, "the disk is gone")
+
+        source.read_into = fails_at_the_last
+        with pytest.raises(OSError, match="the disk is gone"):
+            statedict.load_state_dict(model, checkpoint)
+    assert overwritten == [1, 2, 3]
+    assert unchanged(model, before)
+
+
 @pytest.mark.parametrize("empty", [0, 1, 2])
 def test_a_tensor_without_elements_does_not_keep_others_from_being_read(tmp_path, empty):
     """It has no address, so there is no table of all tensors; the others are read as without it."""

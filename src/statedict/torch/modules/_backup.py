@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import memmove
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -28,33 +29,52 @@ PIECE = 4 << 20
 
 def keep(arrays: Iterable[Any]) -> Restore:
     """Back up tensors (and NumPy arrays); the returned function restores them."""
-    storages: dict[int, torch.UntypedStorage] = {}
-    properties: list[Restore] = []
-    waiting = deque(arrays)
-    while waiting:
-        array = waiting.popleft()
-        if is_wrapper(array):
-            waiting.extend(inner_tensors(array).values())
-        elif isinstance(array, np.ndarray):
-            properties.append(_elements_of_array(array))
-        elif is_lazy(array):
-            properties.append(_properties_of_lazy(array))
-        elif _is_plainly_stored(array):
-            untyped = array.data.untyped_storage()
-            storages[untyped._cdata] = untyped
-            properties.append(_properties_of(array))
-        else:
-            properties.append(_elements_of(array))
-    here = [untyped for untyped in storages.values() if untyped.device.type == "cpu" and untyped.nbytes()]
-    there = [untyped for untyped in storages.values() if untyped.device.type != "cpu" or not untyped.nbytes()]
-    contents = [_bytes_here(here), *map(_bytes_there, there)]
+    backup = Backup()
+    backup.keep(arrays)
+    return backup.restore
 
-    def restore() -> None:
+
+class Backup:
+    """A backup of tensors (and NumPy arrays) that grows: of each group before it is overwritten."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._restores: list[Restore] = []
+
+    def keep(self, arrays: Iterable[Any]) -> None:
+        """Add arrays. A storage that an earlier group has a part of is already in the backup, whole."""
+        storages: list[torch.UntypedStorage] = []
+        properties: list[Restore] = []
+        waiting = deque(arrays)
+        while waiting:
+            array = waiting.popleft()
+            if is_wrapper(array):
+                waiting.extend(inner_tensors(array).values())
+            elif isinstance(array, np.ndarray):
+                properties.append(_elements_of_array(array))
+            elif is_lazy(array):
+                properties.append(_properties_of_lazy(array))
+            elif _is_plainly_stored(array):
+                untyped = array.data.untyped_storage()
+                if untyped._cdata not in self._storages:
+                    self._storages[untyped._cdata] = untyped
+                    storages.append(untyped)
+                properties.append(_properties_of(array))
+            else:
+                properties.append(_elements_of(array))
+        here = [untyped for untyped in storages if untyped.device.type == "cpu" and untyped.nbytes()]
+        there = [untyped for untyped in storages if untyped.device.type != "cpu" or not untyped.nbytes()]
         # Geometry first: a tensor whose storage was replaced gets its own storage back, and then that gets its bytes.
-        for back in (*properties, *contents):
-            back()
+        self._restores.append(partial(_call_all, [*properties, _bytes_here(here), *map(_bytes_there, there)]))
 
-    return restore
+    def restore(self) -> None:
+        """Restore all arrays, those added last first."""
+        _call_all(reversed(self._restores))
+
+
+def _call_all(restores: Iterable[Restore]) -> None:
+    for restore in restores:
+        restore()
 
 
 def _is_plainly_stored(tensor: torch.Tensor) -> bool:

@@ -7,19 +7,21 @@
 - Those for a CUDA device are sent through a ring of pinned buffers.
 - All others are read into a buffer of bounded size, and copied (and cast) from there.
 
-A read can fail half-way, and damage is found only when all bytes of a storage have been read. So tensors are backed up
-before they are overwritten, and restored if something fails. If there is not enough memory for a backup of all,
-checksums are verified in a separate pass before the first byte is written, and then groups of tensors are backed up and
-read one after the other; if the second read fails, the groups read before stay changed (`Arrivals.changed`).
+A read can fail half-way, and damage is found only when all bytes of a storage have been read. So each group of tensors is
+backed up before it is overwritten, while the group before it is read, and all are restored if something fails. If there is
+not enough memory for a backup of all, checksums are verified in a separate pass before the first byte is written, and a
+backup is dropped when its group has been read; if the second read fails, the groups read before stay changed
+(`Arrivals.changed`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from ctypes import memmove
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +46,7 @@ from ..tensors import _ring
 from ..tensors._copy_pairs import ORDINARY, addresses, copy_all
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
-from ._backup import keep
+from ._backup import Backup, keep
 
 # Tensors below this size are staged: a copy of 64 KiB takes as long as the system call that it saves.
 SMALL = 64 << 10
@@ -53,8 +55,8 @@ STAGE = 8 << 20
 BETWEEN = 192
 # The size of the buffer for tensors that are copied. A single tensor may be larger.
 BUFFER = 8 << 20
-# This much is backed up and read together if there is not enough memory to back up everything.
-GROUP = 256 << 20
+# This much is backed up and read together: many times what the threads read at a time, and little to wait for at the start.
+GROUP = 64 << 20
 
 Arrival = tuple[Any, Leaf | Compound]
 
@@ -120,24 +122,21 @@ class Arrivals:
         the second read is then an error of this process only.
         """
         steps = list(self._steps())
-        overwritten = [tensor for step in steps for tensor in step.tensors]
         staged = sum(sum(stage.table.sizes) for stage in self._stages)
-        nbytes = staged + sum(tensor.nbytes for tensor in overwritten)
+        nbytes = staged + sum(tensor.nbytes for step in steps for tensor in step.tensors)
         # Without checksums nothing is guaranteed, and a backup would take longer than reading.
-        together = have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER
-        if together:
-            steps = [_Step(overwritten, partial(self._fill_together, steps, joint))]
-        else:
-            steps += [_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages]
-            if verify:
-                _verify(self._storages())
-            if joint is not None:
-                joint.agree()
-        for tensors, read in steps:
-            kept = bool(tensors) and (together or (verify and have_room(sum(tensor.nbytes for tensor in tensors))))
+        if have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER:
+            self._fill_together(steps, joint, verify)
+            return
+        if verify:
+            _verify(self._storages())
+        if joint is not None:
+            joint.agree()
+        for tensors, read in (*steps, *(_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages)):
+            kept = verify and have_room(sum(tensor.nbytes for tensor in tensors))
             put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
             try:
-                read(verify and together)
+                read(False)
             except BaseException:
                 put_back()
                 raise
@@ -156,12 +155,16 @@ class Arrivals:
             yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
 
     def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
-        """Read all stages, take the steps, and then copy from the stages, which cannot fail."""
+        """Read all stages, take the steps, and then copy from the stages, which cannot fail; restore all if a read fails."""
         staged = [stage.table.read(verify=verify) for stage in self._stages]
-        for step in steps:
-            step.read(verify)
-        if joint is not None:
-            joint.agree()
+        backup = Backup()
+        try:
+            _take(steps, backup, verify)
+            if joint is not None:
+                joint.agree()
+        except BaseException:
+            backup.restore()
+            raise
         for stage, found in zip(self._stages, staged):
             torch.autograd.graph.increment_version(list(stage.tensors))
             stage.copy(found)
@@ -172,6 +175,27 @@ class Arrivals:
                 yield from _storages_of(leaf)
         for stage in self._stages:
             yield from map(stage.table.storage, range(len(stage.table)))
+
+
+def _take(steps: Sequence[_Step], backup: Backup, verify: bool) -> None:
+    """Take the steps; the tensors of the next one are backed up while this thread reads, which may wait for a disk."""
+    if steps:
+        backup.keep(steps[0].tensors)
+    # A thread is started only for a second step.
+    with ThreadPoolExecutor(1, "statedict-backup") as ahead:
+        for step, following in zip_longest(steps, steps[1:]):
+            finish = _begun(ahead, partial(backup.keep, following.tensors)) if following is not None else None
+            step.read(verify)
+            if finish is not None:
+                finish()
+
+
+def _begun(thread: Executor, act: Callable[[], None]) -> Callable[[], None]:
+    """Call `act` in a thread; return the function that waits for it."""
+    try:
+        return thread.submit(act).result
+    except RuntimeError:
+        return act  # the system refuses more threads
 
 
 def _verify(storages: Iterable[Storage]) -> None:
