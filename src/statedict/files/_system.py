@@ -10,6 +10,7 @@ a process without calling its handlers. On macOS, fsync leaves the data in the d
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -170,9 +171,7 @@ class System:
         """Start writing these bytes to the disk; errors are reported by `sync`."""
         begin = _from_libc("sync_file_range")
         if begin is not None:
-            from ctypes import c_int64
-
-            begin(fd, c_int64(offset), c_int64(nbytes), SYNC_FILE_RANGE_WRITE)
+            begin(fd, ctypes.c_int64(offset), ctypes.c_int64(nbytes), SYNC_FILE_RANGE_WRITE)
 
     def sync(self, fd: int) -> None:
         """Flush a file or directory to the disk."""
@@ -233,8 +232,6 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 def _from_libc(name: str) -> Any:
     """Return a function of the C library that `os` does not have; None if this system does not have it either."""
-    import ctypes
-
     try:
         return getattr(ctypes.CDLL(None), name, None)
     except TypeError:  # Windows
@@ -243,8 +240,6 @@ def _from_libc(name: str) -> Any:
 
 def _lock_beyond_end(fd: int) -> bool:
     """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches."""
-    import ctypes
-
     windows: Any = ctypes
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
     return bool(windows.WinDLL("kernel32").LockFile(handle, 0, 0x7FFFFFFF, 1, 0))
