@@ -18,6 +18,26 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--system", choices=["windows", "macos"], help="run the library on a simulated system")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--system"):
+        from tests.systems import install
+
+        install(name)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what only other systems have: `@pytest.mark.only_on("linux", "macos")`."""
+    system = item.config.getoption("--system") or "linux"
+    for mark in item.iter_markers("only_on"):
+        if system not in mark.args:
+            pytest.skip(f"only on {' and '.join(mark.args)}")
+
+
 # Examples are the same in each run, so that none fails by chance; `make explore` (`--hypothesis-profile explore`) draws new
 # ones. How long an example takes depends on what else the machine does, so it is not judged.
 settings.register_profile(

@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -178,3 +179,36 @@ def test_class_names_are_unique():
     trees = [ast.parse(file.read_text()) for file in files]
     names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+# What differs between systems: modules; functions and flags of `os`; and C libraries.
+SYSTEM_MODULES = {"fcntl", "msvcrt", "resource", "signal", "_winapi", "pwd", "grp", "termios"}
+SYSTEM_CALLS = re.compile(
+    r"os\.(O_\w+|p?(read|write)v|pread|pwrite|posix_\w+|link|symlink|fsync|fdatasync|sched_\w+|(process_)?cpu_count|uname"
+    r"|statvfs|sysconf\w*|f?ch(mod|own)|kill\w*|fork\w*|register_at_fork|get\w*id|umask|mkfifo)(?<!os\.getpid)"
+    r"|ctypes\.(CDLL|WinDLL)|CDLL"
+)
+
+
+def system_calls(tree):
+    """The lines that import such a module, or name such a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name in SYSTEM_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            taken = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name for name in taken if node.module in SYSTEM_MODULES or SYSTEM_CALLS.fullmatch(name)]
+        else:
+            names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+            names = [name for name in names if SYSTEM_CALLS.fullmatch(name)]
+        yield from (f"line {node.lineno}: {name}" for name in names)
+
+
+def test_one_file_knows_the_system():
+    """Only `files/_system.py` uses what not every operating system has, or has differently."""
+    texts = {file: file.read_text() for file in FILES}
+    # Parsing takes a while, and most files name nothing like it.
+    named = re.compile(rf"\b({'|'.join(SYSTEM_MODULES)}|os|ctypes|CDLL)\b")
+    found = {file: list(system_calls(ast.parse(text))) for file, text in texts.items() if named.search(text)}
+    assert len(found.pop(SOURCE / "files/_system.py")) > 10
+    assert {file: calls for file, calls in found.items() if calls} == {}

@@ -145,6 +145,7 @@ def test_a_file_that_changed_is_noticed(path):
     opened.close()
 
 
+@pytest.mark.only_on("linux", "macos")
 def test_a_replaced_file_stays_the_one_that_was_opened(path):
     """Replacing a file does not change what is read from the one that was opened."""
     opened = files.open(path)

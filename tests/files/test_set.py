@@ -163,6 +163,7 @@ class Watched(System):
         super().unlink(path)
 
 
+@pytest.mark.only_on("linux", "macos")
 @pytest.mark.parametrize("durable", ["full", "rename"])
 def test_each_is_on_the_disk_before_it_is_relied_upon(tmp_path, durable):
     """The files and their names come before the head's rename, and that before the old files are deleted."""
@@ -194,7 +195,8 @@ class Faulty(System):
         def counted(*arguments, **options):
             self.count += 1
             now = self.count == self.at
-            if now and not self.after:
+            # A file is closed even if `close` fails.
+            if now and not self.after and name != "close":
                 self.fault()
             result = call(*arguments, **options)
             if now:

@@ -8,6 +8,7 @@ from tests.training.objects import Value, failing, needs_raising_profiles
 
 from statedict import CheckpointManager, last
 from statedict.errors import AfterSaveError, RunGoneError
+from statedict.files import system
 from statedict.training.resuming._find import verify
 from statedict.training.run_directory import DirectoryRun, _changes
 
@@ -47,7 +48,7 @@ def test_the_old_content_is_deleted_after_the_directory_is_flushed(tmp_path, mon
     monkeypatch.setattr(_changes, "sync", lambda path: (order.append(("sync", path.name)), sync(path)))
     monkeypatch.setattr(_changes, "_delete", lambda path: (order.append(("delete", path.name[:5])), delete(path)))
     if way == "renamed":
-        monkeypatch.setattr(_changes, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(system, "exchange", lambda one, other: False)
     with CheckpointManager(tmp_path / "run", random=False) as manager:
         manager.save(1, value=Value(1))
         order.clear()

@@ -7,8 +7,6 @@ bit, with one that was never interrupted.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import statedict
+from statedict.files import system
 
 # For such small batches, a second thread makes it slower, especially on a busy machine.
 torch.set_num_threads(1)
@@ -165,11 +164,11 @@ def die_while_writing() -> None:
     def on_return(frame: FrameType, event: str, called: Any) -> None:
         written = event == "c_return" and getattr(called, "__name__", "") in ("write", "writev", "pwrite", "pwritev")
         if written and next(writes) == WRITES_BEFORE_DEATH:
-            os.kill(os.getpid(), signal.SIGKILL)
+            system.die()
 
     def on_audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("os.rename", "os.link"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            system.die()
 
     sys.addaudithook(on_audit)
     threading.setprofile(on_return)

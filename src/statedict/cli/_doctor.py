@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 import statedict
-from statedict.files import CHECKSUMS
+from statedict.files import CHECKSUMS, system
 from statedict.formats import LIMITS
 from statedict.report import Fact
 
@@ -53,7 +52,7 @@ def _facts() -> Fact:
             "python": f"{platform.python_implementation()} {platform.python_version()}",
             "executable": sys.executable,
             "system": platform.platform(),
-            "processors": str(os.cpu_count()),
+            "processors": str(system.processors()),
             "byte order": sys.byteorder,
             "checksums": CHECKSUMS,
         },

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,7 +87,8 @@ def _errors_reported() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # The reader (`| head`) has closed the pipe. The rest of the output is discarded, so that the interpreter does
             # not report an error when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with open(os.devnull, "w") as devnull:
+                os.dup2(devnull.fileno(), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from error
         note(one_line(error))
         raise typer.Exit(2) from error
@@ -133,8 +133,8 @@ def _built(name: str) -> Any:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
-# The exit code that a shell reports for a program ended by this signal.
-CLOSED_PIPE = 128 + signal.SIGPIPE
+# The exit code that a shell reports for a program ended by SIGPIPE.
+CLOSED_PIPE = 128 + 13
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,

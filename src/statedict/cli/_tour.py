@@ -7,7 +7,6 @@ Training runs in separate processes (`_digits.py`), because one of them is kille
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 import statedict
+from statedict.files import system
 from statedict.report import count, size
 
 from ..errors import MissingDependencyError
@@ -94,7 +94,7 @@ def tour(
 def train_until_killed(place: Workspace) -> StepResult:
     """Train in a process that kills itself during a save; the file must then hold the complete previous epoch."""
     code = _train(place, "training, until killed", FATAL_EPOCH)
-    _check(code == -signal.SIGKILL, f"the training process should have been killed, but ended with {code}")
+    _check(code == system.DIED, f"the training process should have been killed, but ended with {code}")
     litter = place.litter()
     with statedict.open(place.digits) as checkpoint:
         findings = checkpoint.verify()

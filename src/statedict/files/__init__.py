@@ -1,5 +1,6 @@
 """Files: batched reads, atomic replacement, checksums. This package does not depend on tensors."""
 
+from . import _system as system
 from ._attempts import inside
 from ._chain import FileChain
 from ._checksum import (
@@ -32,6 +33,6 @@ __all__ = [
     "Fill", "Folder", "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span",
     "StoredObject", "Sum", "System", "Upload", "Written", "check_inside", "checksums", "checksums_of",
     "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name",
-    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_checked",
-    "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
+    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_all", "read_checked",
+    "redacted", "remove_abandoned", "shares", "spread", "system", "whole", "write", "write_set",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Self
 from ..errors import DiskFullError, SaveError
 from ._open import kind_of
 from ._output import DURABILITY, Durable, Output
-from ._system import System
+from ._system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, System
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
@@ -79,12 +79,12 @@ class Replacement(Output):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            with suppress(OSError):
+                self._close()
+        finally:
             if self.temporary:
                 with suppress(OSError):
                     self._system.unlink(self.temporary)
-        finally:
-            with suppress(OSError):
-                self._close()
         if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in FULL:
             raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self.directory)) from error
 
@@ -102,21 +102,31 @@ class Replacement(Output):
             if first:
                 self._system.sync(self._fd)
             # A directory that cannot be opened must be noticed before anything is replaced.
-            flusher = self._flusher(stack) if then else -1
+            flusher = self._flusher(stack) if then else None
+            if MUST_CLOSE:
+                self._close()
             take()
             self.temporary = ""
-            if then:
+            if flusher is not None:
                 self._system.sync(flusher)
             self._close()
 
     def _replace(self) -> None:
         old = -1
-        if self._old_nbytes >= LARGE:
+        if self._old_nbytes >= LARGE and not MUST_CLOSE:
             # An open descriptor keeps the old file from being freed by the rename.
             with suppress(OSError):
-                old = self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
+                old = self._system.open(self.path, HOLD)
         try:
             self._system.replace(self.temporary, self.path)
+        except PermissionError as error:
+            if MUST_CLOSE:
+                reason = (
+                    "this file may not be replaced, or it is open, in this program or another one; if it was opened with "
+                    "statedict.open, close that first, or save to a new name"
+                )
+                raise PermissionError(errno.EACCES, reason, self.path) from error
+            raise
         finally:
             if old >= 0:
                 _close_in_thread(self._system, old)
@@ -161,7 +171,7 @@ class Replacement(Output):
             # Set before the file is created: an interrupt may come between the two.
             self.temporary = os.path.join(self.directory, name)
             try:
-                self._fd = self._system.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+                self._fd = self._system.open(self.temporary, CREATE, mode)
             except FileExistsError:
                 continue
             except (FileNotFoundError, PermissionError) as error:
@@ -197,16 +207,16 @@ class Replacement(Output):
         return left
 
     def _delete_if_dead(self, path: str, on_content: Callable[[bytes], None] | None) -> bool:
-        with suppress(OSError):
-            fd = self._system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                self._system.lock(fd, wait=False)
-                if on_content is not None:
-                    on_content(self._system.read(fd))
-                self._system.unlink(path)
-                return True
-            finally:
-                self._system.close(fd)
+        with suppress(OSError), ExitStack() as stack:
+            fd = self._system.open(path, READ_OWN)
+            stack.callback(self._system.close, fd)
+            self._system.lock(fd, wait=False)
+            if on_content is not None:
+                on_content(self._system.read(fd))
+            if MUST_CLOSE:
+                stack.close()
+            self._system.unlink(path)
+            return True
         return False
 
     def _inherit(self, old: os.stat_result) -> None:
@@ -248,12 +258,15 @@ class Replacement(Output):
             if self._system.free(self.directory) < self.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
 
-    def _flusher(self, stack: ExitStack) -> int:
+    def _flusher(self, stack: ExitStack) -> int | None:
         """Return the descriptor to fsync so that the new name reaches the disk: that of the directory. If the directory
-        is writable but not readable, the file's own, whose fsync includes the name on the usual file systems.
+        is writable but not readable, the file's own, whose fsync includes the name on the usual file systems. None if this
+        system cannot flush directories.
         """
+        if DIRECTORY is None:
+            return None
         try:
-            fd = self._system.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+            fd = self._system.open(self.directory, DIRECTORY)
         except PermissionError:
             return self._fd
         stack.callback(self._system.close, fd)
@@ -288,10 +301,6 @@ def _close_in_thread(system: System, fd: int) -> None:
         threading.Thread(target=close, name="statedict-free", daemon=True).start()
     except RuntimeError:  # The interpreter is shutting down, or there are too many threads.
         close()
-
-
-# Keeps a file open without read access, where the system supports it.
-HOLD = getattr(os, "O_PATH", os.O_RDONLY)
 
 
 def check_durability(durable: Durable) -> None:

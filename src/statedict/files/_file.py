@@ -7,7 +7,6 @@ Pieces of 1–8 MiB were fastest, and a system call costs as much as copying a f
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -15,6 +14,7 @@ from operator import add, itemgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import TruncatedError
+from ._system import MOST_BUFFERS, processors
 
 
 class Span(NamedTuple):
@@ -91,8 +91,6 @@ def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
 
 PIECE = 4 << 20
 GAP = 16 << 10
-# The system's limit on the buffers of one vectored call (1024 on Linux).
-BUFFERS = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
 class VectoredRead(NamedTuple):
@@ -126,7 +124,7 @@ def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> 
         between = offset - end
         nbytes = len(into)
         near = 0 <= between <= gap and end + between + nbytes - start <= piece
-        if not (buffers and near and len(buffers) + 2 <= BUFFERS):
+        if not (buffers and near and len(buffers) + 2 <= MOST_BUFFERS):
             flush()
             start = end = offset
             between = 0
@@ -150,7 +148,7 @@ def _cut(offset: int, into: memoryview, piece: int) -> list[VectoredRead]:
 Job = TypeVar("Job")
 
 # Four streams saturate one disk or memory bus; more threads only compete for the GIL.
-THREADS = min(4, os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
+THREADS = min(4, processors())
 
 # Threads waiting for a network, independent of the number of processors, and the bytes that each requests at a time.
 # Together 6 MiB are in flight: 125 MB/s at 50 ms per round trip.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import threading
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property, partial
@@ -20,6 +19,7 @@ from ._file import File
 from ._open import local_path
 from ._open import open as open_file
 from ._slice import FileSlice
+from ._system import open_files_limit
 
 # Each rank of a job writes one or more files, and a process may often open only 1,024. We open at most this many, and
 # at most this fraction of the limit of the process. (A mapped file is open twice.)
@@ -251,8 +251,8 @@ class _OpenFiles:
 
 def most_open() -> int:
     """Return how many files may be open at once."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return OPEN if allowed == resource.RLIM_INFINITY else max(1, min(OPEN, allowed // PART))
+    allowed = open_files_limit()
+    return OPEN if allowed is None else max(1, min(OPEN, allowed // PART))
 
 
 def _stamp(path: str) -> tuple[int, ...]:

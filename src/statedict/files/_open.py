@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
+from ._system import READ, pread, preadv
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
@@ -43,25 +44,18 @@ class LocalFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self._fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        self._fd = _open(self.name)
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            hint = (
-                "pass the path of a file in it"
-                if stat.S_ISDIR(status.st_mode)
-                else "copy its content to a regular file first"
-            )
-            raise UnknownFormatError(
-                f"this is {kind_of(status.st_mode)}, not a regular file", file=self.name, hint=hint
-            )
+            raise _not_regular(self.name, status.st_mode)
         self.size = status.st_size
         self._opened = _stamp(status)
         self._mapped: memoryview | None = None
 
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
-        found = os.pread(self._descriptor(), nbytes, offset)
+        found = pread(self._descriptor(), nbytes, offset)
         if len(found) == nbytes:
             return found
         # One system call returns at most 2 GB.
@@ -121,13 +115,28 @@ class LocalFile:
     def _fill(self, call: VectoredRead) -> None:
         offset, left, buffers = call
         while left:
-            got = os.preadv(self._fd, buffers, offset)
+            got = preadv(self._fd, buffers, offset)
             if not got:
                 raise FileChangedError(self.name, f"it now ends at byte {offset:,}")
             left -= got
             offset += got
             if left:
                 buffers = after(buffers, got)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, READ)
+    except PermissionError:
+        # Windows does not open directories.
+        if os.path.isdir(path):
+            raise _not_regular(path, stat.S_IFDIR) from None
+        raise
+
+
+def _not_regular(path: str, mode: int) -> UnknownFormatError:
+    hint = "pass the path of a file in it" if stat.S_ISDIR(mode) else "copy its content to a regular file first"
+    return UnknownFormatError(f"this is {kind_of(mode)}, not a regular file", file=path, hint=hint)
 
 
 def after(buffers: Sequence[memoryview], done: int) -> list[memoryview]:

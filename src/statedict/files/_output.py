@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Literal, Self
 
 from ._open import after
-from ._system import System
+from ._system import WRITE, System
 
 Durable = Literal["full", "rename", "none"] | bool
 # What to fsync: (the file before the rename, the directory after it).
@@ -80,7 +79,7 @@ class Contribution(Output):
 
     def __enter__(self) -> Self:
         with self._naming():
-            self._fd = self._system.open(self.temporary, os.O_WRONLY | os.O_NOFOLLOW)
+            self._fd = self._system.open(self.temporary, WRITE)
         return self
 
     def flush(self, durable: Durable) -> None:

@@ -1,22 +1,119 @@
-"""All system calls of a save, one method each.
+"""The operating system, where systems differ: files, locks, signals and limits. No other file uses these calls.
 
-The writer uses the system only through this class, so that a test can substitute a System that fails, writes partially
-or dies at the n-th call, for each n.
+What a system can do is found out from what Python's modules have there, not from its name, so that tests run this file over
+simulated systems (`tests/systems`). `System` has the calls of a save, one method each, so that a test can substitute a
+System that fails, writes partially or dies at the n-th call, for each n.
+
+On Windows, an open file cannot be renamed, replaced or deleted (MUST_CLOSE), directories cannot be flushed, and os.kill ends
+a process without calling its handlers. On macOS, fsync leaves the data in the drive's cache, and F_FULLFSYNC does not.
 """
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
+import errno
+import io
 import os
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+
+def _module(name: str) -> Any:
+    """Return a module of the standard library; None if this system does not have it."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+fcntl, msvcrt, resource = map(_module, ("fcntl", "msvcrt", "resource"))
+
+# Whether a file must be closed before it can be renamed, replaced or deleted.
+MUST_CLOSE = msvcrt is not None
+# The buffers of one vectored call.
+MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 1024
+
+
+def _flags(*names: str) -> int:
+    """Combine flags of `os.open`, without those that this system does not have. (Descriptors are never inherited.)"""
+    return sum(getattr(os, name, 0) for name in (*names, "O_BINARY"))
+
+
+# Opening the file of a caller; a file of our own, to read or write it or to lock it; a new one; an old one that is only kept
+# from being freed; a file to flush it; and a directory to flush it, None if that is not possible.
+READ = _flags("O_RDONLY", "O_NONBLOCK", "O_NOCTTY")
+READ_OWN = _flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK")
+WRITE = _flags("O_WRONLY", "O_NOFOLLOW")
+LOCKED = _flags("O_RDWR", "O_CREAT", "O_NOFOLLOW")
+CREATE = _flags("O_RDWR", "O_CREAT", "O_EXCL", "O_NOFOLLOW")
+HOLD = _flags("O_PATH", "O_NOFOLLOW", "O_NONBLOCK")
+FLUSH = _flags("O_RDWR" if MUST_CLOSE else "O_RDONLY")
+DIRECTORY = _flags("O_RDONLY", "O_DIRECTORY") if hasattr(os, "O_DIRECTORY") else None
+
+
+# Reading and writing at an offset
+
+# Where these calls have to move the descriptor's position, threads take turns.
+_TURNS = [threading.Lock() for _ in range(64)]
+
+
+@contextmanager
+def _at(fd: int, offset: int) -> Iterator[None]:
+    with _TURNS[fd % len(_TURNS)]:
+        os.lseek(fd, offset, os.SEEK_SET)
+        yield
+
+
+if hasattr(os, "preadv"):
+
+    def pread(fd: int, nbytes: int, offset: int) -> bytes:
+        """Return at most `nbytes` bytes from `offset`."""
+        return os.pread(fd, nbytes, offset)
+
+    def preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """Fill the buffers, one after the other, from `offset`; return how many bytes there were."""
+        return os.preadv(fd, buffers, offset)
+
+    def pwritev(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """Write the buffers, one after the other, at `offset`; return how many bytes were written."""
+        return os.pwritev(fd, buffers, offset)
+
+else:
+
+    def pread(fd: int, nbytes: int, offset: int) -> bytes:
+        with _at(fd, offset):
+            return os.read(fd, nbytes)
+
+    def preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        with _at(fd, offset), io.FileIO(fd, closefd=False) as file:
+            return _one_by_one(file.readinto, buffers)
+
+    def pwritev(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        with _at(fd, offset):
+            return _one_by_one(lambda buffer: os.write(fd, buffer), buffers)
+
+
+def _one_by_one(call: Callable[[memoryview], int], buffers: Sequence[memoryview]) -> int:
+    total = 0
+    for buffer in buffers:
+        done = call(buffer)
+        total += done
+        if done < len(buffer):
+            break
+    return total
 
 
 class System:
     """The system calls that a save uses."""
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+        return os.open(path, flags, mode)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -31,37 +128,62 @@ class System:
         return os.listdir(directory)
 
     def lock(self, fd: int, *, wait: bool) -> None:
-        """Lock for this process; raise BlockingIOError if another process holds the lock and `wait` is false."""
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Lock a file until it is closed, also by the end of the process.
+
+        Raises BlockingIOError if another descriptor has the lock and `wait` is false, and OSError if the file system does
+        not support locks.
+        """
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        while not _lock_beyond_end(fd):
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            time.sleep(0.01)
 
     def free(self, directory: str) -> int:
         """Return how many bytes this user can still write there."""
-        space = os.statvfs(directory)
-        return space.f_bavail * space.f_frsize
+        from shutil import disk_usage
+
+        return disk_usage(directory).free
 
     def allocate(self, fd: int, nbytes: int) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         os.posix_fallocate(fd, 0, nbytes)
 
     def write(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        return os.pwritev(fd, buffers, offset)
+        return pwritev(fd, buffers, offset)
 
     def read(self, fd: int) -> bytes:
         """Return all of a small file."""
-        return os.pread(fd, os.fstat(fd).st_size, 0)
+        return pread(fd, os.fstat(fd).st_size, 0)
 
     def own(self, fd: int, user: int, group: int) -> None:
-        os.fchown(fd, user, group)
+        if hasattr(os, "fchown"):
+            os.fchown(fd, user, group)
 
     def mode(self, fd: int, mode: int) -> None:
-        os.fchmod(fd, mode)
+        if hasattr(os, "fchmod"):
+            os.fchmod(fd, mode)
 
     def begin_sync(self, fd: int, offset: int, nbytes: int) -> None:
         """Start writing these bytes to the disk; errors are reported by `sync`."""
-        begin = _sync_file_range()
+        begin = _from_libc("sync_file_range")
         if begin is not None:
-            begin(fd, offset, nbytes, SYNC_FILE_RANGE_WRITE)
+            begin(fd, ctypes.c_int64(offset), ctypes.c_int64(nbytes), SYNC_FILE_RANGE_WRITE)
 
     def sync(self, fd: int) -> None:
+        """Flush a file or directory to the disk."""
+        if hasattr(fcntl, "F_FULLFSYNC"):
+            try:
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            except OSError as error:
+                # Network file systems do not support it.
+                if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                    raise
+            else:
+                return
         os.fsync(fd)
 
     def replace(self, source: str, target: str) -> None:
@@ -75,16 +197,136 @@ class System:
         os.unlink(path)
 
 
-@lru_cache(maxsize=1)
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Return Linux's sync_file_range(2), which `os` does not have; None on other systems."""
-    import ctypes
-
-    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if found is not None:
-        found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return found
-
-
-SYNC_FILE_RANGE_WRITE = 2
 SYSTEM = System()
+
+
+def flush_file(path: str | os.PathLike[str]) -> None:
+    """Flush a file to the disk."""
+    _flush(path, FLUSH)
+
+
+def flush_directory(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable, if this system can."""
+    if DIRECTORY is not None:
+        _flush(path, DIRECTORY)
+
+
+def _flush(path: str | os.PathLike[str], flags: int) -> None:
+    fd = os.open(path, flags)
+    try:
+        SYSTEM.sync(fd)
+    finally:
+        os.close(fd)
+
+
+def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Swap two directories atomically; return whether the system supports it."""
+    rename = _from_libc("renameat2")
+    return rename is not None and not rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+
+
+# Constants of Linux.
+SYNC_FILE_RANGE_WRITE = 2
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+def _from_libc(name: str) -> Any:
+    """Return a function of the C library that `os` does not have; None if this system does not have it either."""
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except TypeError:  # Windows
+        return None
+
+
+def _lock_beyond_end(fd: int) -> bool:
+    """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches."""
+    windows: Any = ctypes
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
+    return bool(windows.WinDLL("kernel32").LockFile(handle, 0, 0x7FFFFFFF, 1, 0))
+
+
+# Limits of this process
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_files_limit() -> int | None:
+    """Return how many files this process may open at once; None if there is no limit to speak of."""
+    if resource is None:
+        return None
+    allowed: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if allowed == resource.RLIM_INFINITY else allowed
+
+
+def after_fork(call: Callable[[], object]) -> None:
+    """Call this in each forked child, where processes can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+
+
+# Signals
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+IGNORED = signal.SIG_IGN
+
+
+def sigterm_handler() -> Handler:
+    """Return the handler of SIGTERM; None if it was not installed from Python."""
+    return signal.getsignal(signal.SIGTERM)
+
+
+def handle_sigterm(handler: Handler) -> None:
+    """Install a handler of SIGTERM; None: end the process. Only in the main thread."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+
+
+def call_sigterm_handler(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Call a handler as if SIGTERM had arrived."""
+    handler(signal.SIGTERM, None)
+
+
+def send_sigterm() -> None:
+    """Send SIGTERM to this process."""
+    if hasattr(signal, "pthread_kill"):
+        # To the process: the main thread may wait in a system call, which a signal to this thread would not interrupt.
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def die() -> None:
+    """End this process at once, as a power failure would: nothing is flushed, closed or cleaned up. Its code is DIED."""
+    os.kill(os.getpid(), KILL)
+
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+# As `subprocess` reports it. Windows has the number of the signal for the exit code.
+DIED = int(KILL if MUST_CLOSE else -KILL)
+
+
+@contextmanager
+def interrupted_after(seconds: float, error: type[BaseException]) -> Iterator[None]:
+    """Raise `error` in this block after so many seconds of processor time.
+
+    Does nothing in other threads than the main one, where a profiler uses the signal, and on systems without it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGPROF) == signal.SIG_DFL):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise error("it took too much processor time")
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)

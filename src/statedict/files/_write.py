@@ -14,7 +14,7 @@ from ._atomic import Replacement, check_durability
 from ._checksum import crc32
 from ._open import local_path
 from ._output import Durable
-from ._system import SYSTEM, System
+from ._system import MOST_BUFFERS, SYSTEM, System
 from .stores._open import open_object
 from .stores._upload import Upload
 
@@ -90,8 +90,6 @@ class Payload:
         self.tell(crc)
 
 
-# IOV_MAX: the limit on the buffers of one system call.
-MOST_BUFFERS = 1024
 # Size and alignment of writes that the kernel caches as one large folio.
 FOLIO = 128 << 10
 # How `fill` treats a part.

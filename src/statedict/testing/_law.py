@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import wraps
 from itertools import islice
-from types import FrameType
 from typing import TypeVar
 
 import pytest
+
+from statedict.files import system
 
 # Cases that a failure shows.
 SHOWN = 5
@@ -65,23 +64,6 @@ def broken(suite: object, name: str) -> Iterator[str]:
     return check(suite)
 
 
-@contextmanager
-def no_hang(seconds: float = HANGS) -> Iterator[None]:
-    """Raise HangError in this block after so many seconds of processor time.
-
-    Does nothing in other threads than the main one, and where a profiler uses the signal.
-    """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGPROF, _stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise HangError("it took too much processor time")
+def no_hang(seconds: float = HANGS) -> AbstractContextManager[None]:
+    """Raise HangError in this block after so many seconds of processor time, where the system can interrupt it."""
+    return system.interrupted_after(seconds, HangError)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
+from statedict.files import system
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
@@ -362,4 +363,4 @@ def _after_fork() -> None:
 
 # Otherwise a child that outlives its parent (a data loader worker) would hold the parent's lock by the inherited descriptor.
 MANAGERS: weakref.WeakSet[CheckpointManager] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_after_fork)
+system.after_fork(_after_fork)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from statedict.errors import ConflictError
+from statedict.files import System
 from statedict.formats import runs
 from statedict.formats.runs import MANIFEST, FileFacts, name_of
 from statedict.training._keep import Saved, expired
 from statedict.training.resuming import _find
-from statedict.training.run_directory import _changes, _layout, _lock, _pins
+from statedict.training.run_directory import _changes, _layout, _pins
 from statedict.training.run_store import _draft, _index, _run
 from statedict.training.run_store import _lock as _store_lock
 from statedict.training.saving._saver import Saver
@@ -121,10 +122,10 @@ def pin_not_flushed() -> list[Replaced]:
 def lock_ignored() -> list[Replaced]:
     """Two processes save in one directory."""
 
-    def flock(fd: int, how: int) -> None:
+    def lock(self: System, fd: int, *, wait: bool) -> None:
         pass
 
-    return [(_lock, "fcntl", type("fcntl", (), {"flock": staticmethod(flock), "LOCK_EX": 2, "LOCK_NB": 4}))]
+    return [(System, "lock", lock)]
 
 
 def tidied_without_lock() -> list[Replaced]:

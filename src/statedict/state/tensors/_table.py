@@ -37,6 +37,8 @@ Blocks = list[tuple[Sequence[int], memoryview, list[int]]]
 ALIGNMENT = 64
 # Huge pages halve the cost of the first access (2.8 → 5.5 GB/s per thread); smaller blocks do not get any.
 HUGE = 4 << 20
+# Anonymous memory is always private on Windows.
+PRIVATE: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class RowKind(NamedTuple):
@@ -260,8 +262,8 @@ def arena(nbytes: int) -> memoryview:
     """Return fresh zeroed writable memory, in huge pages if the system grants them."""
     if nbytes < HUGE:
         return memoryview(bytearray(nbytes))
-    block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    block = mmap.mmap(-1, nbytes, **PRIVATE)
+    if hasattr(block, "madvise") and hasattr(mmap, "MADV_HUGEPAGE"):
         block.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(block)
 

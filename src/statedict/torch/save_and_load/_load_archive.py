@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from mmap import MAP_SHARED
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def is_swapped(archive: Archive, folder: str) -> bool:
 def _mapped(source: Any, nbytes: int) -> torch.UntypedStorage:
     if not is_path(source):
         raise ValueError("f must be a file path in order to use the mmap argument")
-    shared = get_default_mmap_options() == MAP_SHARED
+    shared = get_default_mmap_options() == getattr(mmap, "MAP_SHARED", None)  # PyTorch too has None on Windows
     return mapped_storage(os.fspath(source), nbytes, shared=shared)
 
 

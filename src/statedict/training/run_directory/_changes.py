@@ -6,7 +6,6 @@ caller holds the manager's lock, except for pins.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -23,13 +22,11 @@ from statedict.errors import (
     StateDictError,
     UnknownNameError,
 )
+from statedict.files import system
 from statedict.formats.runs import name_of
 
 from . import _pins
 from ._layout import DAMAGED, OLD, SAVING, TRASH, of_kind, step_of
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -49,8 +46,8 @@ def translated(directory: Path) -> Iterator[None]:
             raise RunGoneError(str(directory)) from error
         if error.errno in FULL:
             # The disk had no space for a directory entry. (A full disk while writing a file raises DiskFullError already.)
-            disk = os.statvfs(directory)
-            raise DiskFullError(str(directory), needed=disk.f_frsize, free=disk.f_bavail * disk.f_frsize) from error
+            free = system.SYSTEM.free(str(directory))
+            raise DiskFullError(str(directory), needed=free + 1, free=free) from error
         raise
 
 
@@ -103,7 +100,7 @@ def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
     replaced: Path | None = None
     if not final.exists():
         written.rename(final)
-    elif _exchange(written, final):
+    elif system.exchange(written, final):
         replaced = written
     else:
         replaced = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
@@ -194,22 +191,14 @@ def tidy(directory: Path) -> None:
 
 def sync(directory: Path) -> None:
     """Flush a directory, which makes its entries durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    system.flush_directory(directory)
 
 
 def _sync_all(written: Path) -> None:
     """Flush a directory tree: first the files, then the directories that list them."""
     for folder, _, names in os.walk(written, topdown=False, onerror=fail):
         for name in names:
-            fd = os.open(Path(folder, name), os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            system.flush_file(Path(folder, name))
         sync(Path(folder))
 
 
@@ -222,11 +211,3 @@ def _delete(path: Path) -> None:
     # A failed deletion must not fail the save: the next manager's `tidy` tries again.
     with suppress(OSError):
         shutil.rmtree(path)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two directories atomically; False if the system does not support it."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

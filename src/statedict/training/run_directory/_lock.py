@@ -1,13 +1,13 @@
-"""A lock on a run's directory. It is a `flock`, which the kernel releases when the process ends."""
+"""A lock on a run's directory: a lock of the system on a file, which ends with the process."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from statedict.errors import LockedError
+from statedict.files import system
 from statedict.formats.runs import LOCK
 
 from .._holder import holder
@@ -21,11 +21,11 @@ class Lock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._fd = os.open(directory / LOCK, system.LOCKED, 0o666)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.SYSTEM.lock(self._fd, wait=False)
         except BlockingIOError:
-            by = os.pread(self._fd, 200, 0).decode(errors="replace").strip()
+            by = system.pread(self._fd, 200, 0).decode(errors="replace").strip()
             self.release()
             raise LockedError(str(directory), by, own=by == holder()) from None
         except BaseException:
@@ -34,7 +34,7 @@ class Lock:
         # The holder's name only improves the error message, so a full disk must not make locking fail.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{holder()}\n".encode(), 0)
+            system.pwritev(self._fd, [memoryview(f"{holder()}\n".encode())], 0)
 
     def __del__(self) -> None:
         self.release()

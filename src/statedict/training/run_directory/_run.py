@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from statedict import files
+from statedict.files import system
 from statedict.formats import runs
 from statedict.formats.runs import FileFacts, Manifest
 
@@ -122,7 +123,7 @@ class DirectoryDraft:
         target = self.place / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(Path(source) / file, target)
+            system.SYSTEM.link(os.path.join(source, file), str(target))
         except OSError:
             # The file system does not support hard links, or the other checkpoint was deleted.
             return False

@@ -6,14 +6,14 @@ thread itself runs, so in that case the process ends after the save; it does wai
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from statedict.files import system
 
 
 class OnSigterm:
@@ -29,11 +29,11 @@ class OnSigterm:
                 "on_sigterm=True and on_preemption need the main thread: Python handles signals only there"
             )
         self._finish = weakref.WeakMethod(finish)
-        self._before = signal.getsignal(signal.SIGTERM)
+        self._before = system.sigterm_handler()
         self._ours = self._handle
         self.reset()
         self._saves_first = saves_first
-        signal.signal(signal.SIGTERM, self._ours)
+        system.handle_sigterm(self._ours)
 
     def reset(self) -> None:
         """Reset: no save is running, no signal has arrived, and none would wait. Also called in a forked child."""
@@ -54,7 +54,7 @@ class OnSigterm:
     def saved(self) -> None:
         """End the process after this save, as SIGTERM does, although the signal may have come to another rank only."""
         self._saves_first = False
-        os.kill(os.getpid(), signal.SIGTERM)
+        system.send_sigterm()
 
     @contextmanager
     def delayed(self) -> Iterator[None]:
@@ -80,10 +80,10 @@ class OnSigterm:
         If SIGTERM waits for a save, which does not come any more, it is sent again.
         """
         preempted, self._saves_first = self.preempted, False
-        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == self._ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
+        if _in_main_thread() and system.sigterm_handler() == self._ours:
+            system.handle_sigterm(self._before)
         if preempted:
-            os.kill(os.getpid(), signal.SIGTERM)
+            system.send_sigterm()
 
     def _handle(self, number: int, frame: Any) -> None:
         self._came = True
@@ -114,10 +114,10 @@ class OnSigterm:
     def _go_on(self) -> None:
         """Do what SIGTERM did before. A later handler that called this one must not be called again."""
         if callable(self._before):
-            self._before(signal.SIGTERM, None)
-        elif self._before != signal.SIG_IGN:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+            system.call_sigterm_handler(self._before)
+        elif self._before != system.IGNORED:
+            system.handle_sigterm(None)
+            system.send_sigterm()
 
 
 def _in_main_thread() -> bool:

@@ -1,0 +1,173 @@
+"""The seam for the operating system does the same on every system, with what that has."""
+
+import errno
+import os
+import threading
+
+import pytest
+from tests import systems
+
+from statedict import files
+from statedict.files import Frame, system
+
+
+@pytest.fixture(params=["linux", "macos", "windows"])
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def opened(tmp_path, name):
+    """The seam on a system, and a descriptor of a file of 4,000 bytes."""
+    seam = systems.load(name)
+    (tmp_path / "file").write_bytes(bytes(range(250)) * 16)
+    fd = seam.SYSTEM.open(str(tmp_path / "file"), seam.FLUSH)
+    yield seam, fd
+    os.close(fd)
+
+
+def test_threads_read_at_their_own_offsets(opened):
+    """Threads that share a descriptor each read from the offset that they give; the end of the file is a short read."""
+    seam, fd = opened
+    wrong = []
+
+    def read(start):
+        for offset in range(start, 3000, 11):
+            first, second = bytearray(7), bytearray(100)
+            seam.preadv(fd, [memoryview(first), memoryview(second)], offset)
+            expected = bytes(n % 250 for n in range(offset, offset + 107))
+            if first + second != expected or seam.pread(fd, 107, offset) != expected:
+                wrong.append(offset)
+
+    threads = [threading.Thread(target=read, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert seam.pread(fd, 100, 3990) == bytes(range(240, 250))
+    assert seam.preadv(fd, [memoryview(bytearray(7)), memoryview(bytearray(7))], 3990) == 10
+
+
+@pytest.mark.parametrize("name", ["linux", "windows"], indirect=True)
+def test_buffers_are_written_one_after_the_other(tmp_path, name):
+    """Buffers are written at the offset, and nothing else changes."""
+    seam = systems.load(name)
+    fd = seam.SYSTEM.open(str(tmp_path / "new"), seam.CREATE)
+    assert seam.SYSTEM.write(fd, [memoryview(b"world")], 6) == 5
+    assert seam.SYSTEM.write(fd, [memoryview(b"hel"), memoryview(b"lo")], 0) == 5
+    assert seam.SYSTEM.read(fd) == b"hello\0world"
+    with pytest.raises(FileExistsError):
+        seam.SYSTEM.open(str(tmp_path / "new"), seam.CREATE)
+    os.close(fd)
+
+
+def test_a_lock_ends_with_its_descriptor(tmp_path, name):
+    """A locked file cannot be locked again, not even by the same process, until the descriptor is closed."""
+    seam = systems.load(name)
+    first, second = (seam.SYSTEM.open(str(tmp_path / "lock"), seam.LOCKED) for _ in range(2))
+    seam.SYSTEM.lock(first, wait=False)
+    with pytest.raises(BlockingIOError):
+        seam.SYSTEM.lock(second, wait=False)
+    os.close(first)
+    seam.SYSTEM.lock(second, wait=True)
+    os.close(second)
+
+
+def test_windows_waits_for_a_lock(tmp_path):
+    """Where the system has no call that waits for a lock, it is tried until it can be had."""
+    seam = systems.load("windows")
+    first, second = (seam.SYSTEM.open(str(tmp_path / "lock"), seam.LOCKED) for _ in range(2))
+    seam.SYSTEM.lock(first, wait=True)
+    threading.Timer(0.02, os.close, [first]).start()
+    seam.SYSTEM.lock(second, wait=True)
+    os.close(second)
+
+
+def test_macos_flushes_the_cache_of_the_drive(tmp_path):
+    """On macOS, F_FULLFSYNC flushes files and directories; fsync does where the file system does not support it."""
+    seam = systems.load("macos")
+    (tmp_path / "file").touch()
+    systems.FULL_FLUSHES.clear()
+    seam.flush_file(tmp_path / "file")
+    seam.flush_directory(tmp_path)
+    assert len(systems.FULL_FLUSHES) == 2
+    flushed = []
+    seam.os = systems.Facade(os, fsync=flushed.append)
+    seam.fcntl.fcntl = lambda fd, command: _raise(errno.ENOTSUP)
+    seam.flush_file(tmp_path / "file")
+    assert len(flushed) == 1
+    seam.fcntl.fcntl = lambda fd, command: _raise(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        seam.flush_file(tmp_path / "file")
+    assert len(flushed) == 1
+
+
+def _raise(number):
+    raise OSError(number, os.strerror(number))
+
+
+def test_windows_flushes_files_and_not_directories(tmp_path):
+    """A file is opened for writing to be flushed, as Windows wants it; flushing a directory does nothing."""
+    seam = systems.load("windows")
+    (tmp_path / "file").touch()
+    seam.flush_file(tmp_path / "file")
+    seam.flush_directory(tmp_path)
+    assert seam.DIRECTORY is None
+
+
+def test_only_linux_swaps_directories(tmp_path, name):
+    """Two directories are swapped, or neither is touched and the answer is no."""
+    seam = systems.load(name)
+    for each in ("a", "b"):
+        (tmp_path / each).mkdir()
+        (tmp_path / each / each).touch()
+    swapped = seam.exchange(tmp_path / "a", tmp_path / "b")
+    assert os.listdir(tmp_path / "a") == (["b"] if swapped else ["a"])
+    assert name == "linux" or not swapped
+
+
+@pytest.mark.parametrize(
+    ("name", "functions", "expected"),
+    [
+        ("linux", {"process_cpu_count": lambda: 3}, 3),
+        ("linux", {"process_cpu_count": lambda: None}, 1),
+        ("macos", {"cpu_count": lambda: 5}, 5),
+        ("macos", {"cpu_count": lambda: None}, 1),
+        ("windows", {"cpu_count": lambda: 1}, 1),
+    ],
+)
+def test_processors_are_counted_by_what_there_is(name, functions, expected):
+    """The number of processors is that of this process if the system tells it, and 1 if nothing is known."""
+    assert systems.load(name, **functions).processors() == expected
+
+
+def test_limits_that_a_system_does_not_have(name):
+    """Where there is no limit on open files, none is reported; a signal that does not exist interrupts nothing."""
+    seam = systems.load(name)
+    assert (seam.open_files_limit() is None) == (name == "windows")
+    seam.after_fork(lambda: None)
+    with seam.interrupted_after(100, KeyboardInterrupt):
+        pass
+    assert (15 if name == "windows" else -9) == seam.DIED
+
+
+def test_a_file_read_lazily_is_saved_over_or_kept(tmp_path):
+    """A save to the file that its state is read from replaces it; where open files cannot be replaced, it says so, and the
+    file is as it was. It works there too when the file was closed.
+    """
+    path = tmp_path / "m.bin"
+    path.write_bytes(b"old")
+    lazy = files.open(path)
+    part = Frame(3, lambda: lazy.read(0, 3)[::-1])
+    if system.MUST_CLOSE:
+        with pytest.raises(PermissionError, match=r"it is open.*close that first, or save to a new name.*m\.bin"):
+            files.write(path, [part])
+        assert path.read_bytes() == b"old"
+    else:
+        files.write(path, [part])
+        assert path.read_bytes() == b"dlo"
+    lazy.close()
+    files.write(path, [Frame(3, lambda: b"new")])
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["m.bin"]

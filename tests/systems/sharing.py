@@ -1,0 +1,48 @@
+"""Windows: a file that somebody has open or mapped, or a directory that contains one, cannot be renamed or deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+
+def install() -> None:
+    """Put this rule under the functions of `os`."""
+    for name in ("rename", "replace"):
+        setattr(os, name, _checked(getattr(os, name), 2))
+    for name in ("unlink", "remove"):
+        setattr(os, name, _checked(getattr(os, name), 1))
+
+
+def _checked(real: Callable[..., Any], count: int) -> Callable[..., Any]:
+    @wraps(real)
+    def call(*arguments: Any, dir_fd: int | None = None, **options: Any) -> Any:
+        for path in arguments[:count]:
+            place = os.fspath(path) if dir_fd is None else f"/proc/self/fd/{dir_fd}/{path}"
+            if is_open(place):
+                raise PermissionError(13, "The process cannot access the file because it is being used", path)
+        return real(*arguments, **options) if dir_fd is None else real(*arguments, dir_fd=dir_fd, **options)
+
+    return call
+
+
+def is_open(path: str) -> bool:
+    """Return whether this process has the file, or one in the directory, open or mapped."""
+    place = os.path.realpath(path) if not os.path.islink(path) else os.path.abspath(path)
+    if os.path.isdir(place):
+        return any(each.startswith(f"{place}/") for each in _open_paths())
+    return place in _open_paths()
+
+
+def _open_paths() -> Iterator[str]:
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found = os.readlink(f"/proc/self/fd/{fd}")
+            # rmtree opens directories, which Windows' version does not.
+            if not os.path.isdir(found):
+                yield found
+    with open("/proc/self/maps") as maps:
+        yield from {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if line.count("/")}
