@@ -149,6 +149,26 @@ def hangs(kind, size, directory):
     return {"told": told, "steps": list(manager)}
 
 
+def silent(kind, size, directory):
+    """A killed process has left half a record in the job's store: what each rank is told, within the manager's time limit."""
+    told = []
+    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=5)) as manager:
+        manager.save(1, counter=Counter(1))
+        manager.wait()
+        dist.barrier()
+        if dist.get_rank() == 0:
+            with open(f"{directory}-0/store", "ab") as store:
+                store.write(b"\x09\x00\x00\x00half")
+        dist.barrier()
+        for step in (2, 3):
+            manager.save(step, counter=Counter(step))
+            try:
+                manager.wait()
+            except StateDictError as error:
+                told.append(f"{type(error).__name__}: {error}")
+    return {"told": told, "steps": list(manager)}
+
+
 def frozen(kind, size, directory):
     """A model with a large frozen part, saved three times, then changed: the files of the checkpoints, and the values."""
     torch.manual_seed(0)
