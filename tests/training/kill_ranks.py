@@ -28,7 +28,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -145,11 +145,11 @@ def kill(job: Job, asked: Kill) -> tuple[Life, str, float]:
             time.sleep(asked.delay)
             life.kill(asked.victim)
         began = time.perf_counter()
-        statuses = life.end()
-    return life, judged(life, statuses, asked.victim), time.perf_counter() - began
+        life.end()
+    return life, judged(life, asked.victim), time.perf_counter() - began
 
 
-def judged(life: Life, statuses: Sequence[int], victim: int) -> str:
+def judged(life: Life, victim: int) -> str:
     """What is wrong with what the ranks said, and how they ended."""
     if life.hangs:
         return "the others hang"
@@ -158,8 +158,8 @@ def judged(life: Life, statuses: Sequence[int], victim: int) -> str:
     if len(set(life.numbers(RESUMED))) > 1:
         return f"the ranks resumed from different steps: {life.numbers(RESUMED)}"
     told = {one.rank: one.number for one in life.said if one.kind == FAILED}
-    if told != dict.fromkeys(set(range(len(statuses))) - {victim}, victim):
-        return f"rank {victim} was killed, and the others were told {told}; their statuses are {statuses}"
+    if told != dict.fromkeys(set(range(len(life.statuses))) - {victim}, victim):
+        return f"rank {victim} was killed, and the others were told {told}; their statuses are {life.statuses}"
     return ""
 
 
@@ -261,7 +261,9 @@ def _faulty_server(faults: float, chance: random.Random) -> str:
         server.requests.clear()
         if chance.random() >= faults:
             return None
-        return chance.choice(["refuse", "lose", "cut"] if method == "GET" else ["refuse", "lose"])
+        # obstore does not repeat a list that was cut: such a save fails, as it should.
+        is_object = method == "GET" and path != "/bucket"
+        return chance.choice(["refuse", "lose", "cut"] if is_object else ["refuse", "lose"])
 
     server.fault = fault
     return server.url

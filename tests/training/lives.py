@@ -79,11 +79,13 @@ class Life:
     Attributes:
         said: what was heard of them.
         hangs: whether nothing was heard for too long.
+        statuses: how each process has ended (as of `os.waitpid`), after `end`.
     """
 
     def __init__(self, live: Callable[[int, Say], object], size: int = 1) -> None:
         self.said: list[Said] = []
         self.hangs = False
+        self.statuses: list[int] = []
         self._pipe, tell = os.pipe()
         self.processes = [_forked(live, rank, tell) for rank in range(size)]
         os.close(tell)
@@ -112,15 +114,14 @@ class Life:
     def kill(self, rank: int = 0) -> None:
         os.kill(self.processes[rank], signal.SIGKILL)
 
-    def end(self) -> list[int]:
-        """Wait for the processes to end, and return their statuses; kill those that hang."""
+    def end(self) -> None:
+        """Wait for the processes to end; kill those that hang."""
         while self.hear() is not None:
             pass
         for rank in range(len(self.processes)) if self.hangs else ():
             self.kill(rank)
-        statuses = [os.waitpid(process, 0)[1] for process in self.processes]
+        self.statuses += [os.waitpid(process, 0)[1] for process in self.processes]
         self.processes.clear()
-        return statuses
 
     def numbers(self, kind: int) -> list[int]:
         """The steps or ranks that were said with this kind."""

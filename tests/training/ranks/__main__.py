@@ -16,7 +16,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 import torch.distributed as dist
 from tests.training.ranks import around, background, saving
-from tests.training.ranks.trained import Counter
+from tests.training.objects import Counter
 
 from statedict import CheckpointManager
 

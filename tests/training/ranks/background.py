@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from tests.training.ranks.trained import Counter, Fails, numbers, step, training, whole
+from tests.training.objects import Counter
+from tests.training.ranks.trained import Fails, numbers, step, training, whole
 from torch.distributed.fsdp import fully_shard
 
 from statedict import CheckpointManager, last

@@ -15,6 +15,7 @@ import torch
 
 from statedict.state import Compound, Leaf, StateDict, collector_paused, map_tree, materialize, raw_values
 
+from ..tensors._copy_pairs import ORDINARY
 from ..tensors._library import TORCH
 from ._copy_tensors import copies
 from ._reused_copies import Memory, refill, remember
@@ -100,8 +101,14 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
                 found.unread[id(value)] = value
         elif id(value) not in seen:
             seen.add(id(value))
-            offered = _entries(other) or {}
-            stack.extend(reversed([*zip(entries.values(), map(offered.get, entries))]))
+            values, offered = list(entries.values()), map((_entries(other) or {}).get, entries)
+            if ORDINARY.issuperset(map(type, values)):
+                # Thousands of tensors, each of which would cost 10 µs in this loop.
+                found.live.update(zip(map(id, values), values))
+                if other is not None:
+                    found.offered.update(zip(map(id, values), offered))
+            else:
+                stack.extend(reversed([*zip(values, offered)]))
     return found
 
 
@@ -123,7 +130,10 @@ def values_of(tree: Any) -> Iterator[Any]:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            stack.extend(reversed([*entries.values()]))
+            if ORDINARY.issuperset(map(type, entries.values())):
+                yield from entries.values()
+            else:
+                stack.extend(reversed([*entries.values()]))
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
