@@ -40,7 +40,7 @@ def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.Proces
         lost = meeting.meet("arrived", "", timeout)
         if not lost:
             until = monotonic() + (timeout + SLACK).total_seconds()
-            group, failed = within(timeout + SLACK, partial(_made, timeout))
+            group, failed = _made(timeout)
             lost = meeting.meet("connected", failed, timedelta(seconds=until - monotonic()))
     except TimeoutError:
         lost = silent_store(timeout)
@@ -81,9 +81,10 @@ def within(limit: timedelta, act: Callable[[], T]) -> T:
 def _made(timeout: timedelta) -> tuple[dist.ProcessGroup | None, str]:
     """The group, or why this rank cannot make it."""
     try:
-        return dist.new_group(backend="gloo", timeout=timeout), ""
-    except RuntimeError as error:
-        return None, f"it cannot connect to the other ranks: {error}"
+        # Gloo's own limit is for each step, so that a rank which connects to one that has ended can take longer.
+        return within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout)), ""
+    except (RuntimeError, TimeoutError) as error:
+        return None, f"it cannot connect to the other ranks: {error or late(timeout)}"
 
 
 class _Meeting:
