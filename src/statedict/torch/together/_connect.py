@@ -39,7 +39,8 @@ def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.Proces
         meeting = _Meeting(world, timeout)
         lost = meeting.meet("arrived", "", timeout)
         if not lost:
-            until = monotonic() + (timeout + SLACK).total_seconds()
+            # `_made` takes at most `timeout + SLACK`.
+            until = monotonic() + (timeout + 2 * SLACK).total_seconds()
             group, failed = _made(timeout)
             lost = meeting.meet("connected", failed, timedelta(seconds=until - monotonic()))
     except TimeoutError:
@@ -84,7 +85,7 @@ def _made(timeout: timedelta) -> tuple[dist.ProcessGroup | None, str]:
         # Gloo's own limit is for each step, so that a rank which connects to one that has ended can take longer.
         return within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout)), ""
     except (RuntimeError, TimeoutError) as error:
-        return None, f"it cannot connect to the other ranks: {error or late(timeout)}"
+        return None, f"it cannot connect to the other ranks: {str(error) or late(timeout)}"
 
 
 class _Meeting:
