@@ -207,7 +207,9 @@ def kept_in(directory: Path) -> tuple[int, list[str]]:
 def kept_in_store(run: str) -> tuple[int, list[str]]:
     """The same of a store: the steps, and the further attempts (step/token) to write them."""
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
-    with urllib.request.urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/{bucket}?list-type=2&prefix={prefix}/step-") as answer:
+    with urllib.request.urlopen(
+        f"{os.environ['AWS_ENDPOINT_URL']}/{bucket}?list-type=2&prefix={prefix}/step-"
+    ) as answer:
         keys = re.findall(rf"<Key>{prefix}/(step-\d+)/(\w+)/", answer.read().decode())
     steps = {step for step, _ in keys}
     return len(steps), sorted("/".join(each) for each in set(keys))[len(steps) :]
@@ -241,7 +243,12 @@ def services(*, s3: bool, faults: float, seed: int) -> Iterator[int]:
         os._exit(0)
     port, url = os.read(hear, 100).decode().split(" ")
     if url:
-        os.environ |= {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
+        os.environ |= {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "me",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_REGION": "us-east-1",
+        }
     try:
         yield int(port)
     finally:

@@ -61,8 +61,8 @@ class CheckpointManager:
     over the directory from an older one, unless that one is in its `with` block. If standard error is a terminal, long
     saves and resumes show a progress bar, as does waiting for an asynchronous save.
 
-    Close the manager at the end of the run (`with`, or `close`), which raises the error of a failed asynchronous save. Without
-    that, the error is printed when the interpreter exits, and the exit status is 120.
+    Close the manager at the end of the run (`with`, or `close`), which raises the error of a failed asynchronous save.
+    Without that, the error is printed when the interpreter exits, and the exit status is 120.
 
     Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
     DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the

@@ -15,8 +15,8 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch.distributed as dist
-from tests.training.ranks import around, background, saving
 from tests.training.objects import Counter
+from tests.training.ranks import around, background, saving
 
 from statedict import CheckpointManager
 

@@ -66,7 +66,7 @@ def silent_store(timeout: timedelta) -> dict[int, str]:
 
 
 def within(limit: timedelta, act: Callable[[], T]) -> T:
-    """Return what `act` returns, or raise what it raises; TimeoutError if it takes longer, and then goes on in its thread."""
+    """Return what `act` returns, or raise what it raises; TimeoutError if it takes longer (its thread goes on)."""
     result: Future[T] = Future()
 
     def run() -> None:

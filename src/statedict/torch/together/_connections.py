@@ -98,7 +98,7 @@ class RankConnections:
             pass
 
     def _blamed(self, gone: int) -> dict[int, str]:
-        """Return the lost ranks, on which all ranks agree: the first finding that is recorded counts. `gone`: by the vote."""
+        """Return the lost ranks, the same on all ranks: the first finding that is recorded counts. `gone`: by the vote."""
         rank, why = self._mail.failure or (gone, "")
         timed_out = "Timed out" in why
         own = [[rank, late(self._timeout)] if timed_out else [gone, ENDED]]
