@@ -162,7 +162,11 @@ def torch_dcp(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
 @contextmanager
 def torch_checkpointing(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
     """Saves of torch_checkpointing, as its guide recommends: training waits for the lock before it changes the state."""
-    manager = import_module("torch_checkpointing").CheckpointManager()
+    manager_of = import_module("torch_checkpointing").CheckpointManager
+    config = manager_of.Config.with_async_save()
+    # Its process imports torch; the default, 30 s, is not enough on a busy machine.
+    config.save.process_config.subprocess_init_timeout_secs = 600
+    manager = manager_of(config)
     futures: list[Any] = []
     steps = count()
 

@@ -5,9 +5,9 @@
 
 A life is a real process with real saves: durable, pruned, with optimizer, random state and a shared shard. It resumes its
 own run, or another one if its own has no checkpoint yet, and compares every value with what that step must have. Then it
-saves step after step, uploads each checkpoint in `after_save`, and prunes by size after every third; some lives first pin the step
-that they resumed, and save it again. It is killed at a random instant of what the seed draws: the resume, a save, an upload
-or a prune. Every tenth kill begins a new run.
+saves step after step, uploads each checkpoint in `after_save`, and prunes by size after every third; some lives first pin
+the step that they resumed, and save it again. A life is killed at a random instant of what the seed draws: the resume, a
+save, an upload or a prune. Every tenth kill begins a new run.
 
 Exit code 1, and a line for each, if anything is wrong: a resume that fails, that is not from the last durable step or later,
 or has other values; an upload that is damaged, or of a step that was not durable; leftovers or checkpoints that pile up; a
@@ -61,7 +61,7 @@ def upload(saved, uploads: Path) -> None:
 
 
 def live(place: Place, rank: int, say: Say, *, asynchronous: bool, again: bool) -> None:
-    """One life: resume, compare, and save, upload and prune until killed; `again`: pin the resumed step and save it again."""
+    """One life: resume, compare, and save, upload and prune until killed; `again`: first pin the resumed step, and save it."""
 
     def after_save(saved) -> None:
         say(UPLOADING, saved.step)

@@ -11,9 +11,9 @@ before left, compares every value of every rank with what that step must have, a
 that is spread evenly over two saves; the others go on until a save tells them of it. One kill in ten is in the life's first
 two saves, where the ranks first connect.
 
-Exit code 1, and a line for each, if anything is wrong: a resume that fails, that is not from the last durable step or later,
-or has other values; leftovers or checkpoints that pile up; a rank that is not told, that is told another rank's name, or that
-does not end (its stacks are printed).
+Exit code 1, and a line for each, if anything is wrong: a resume that fails, that is not from the last durable step or
+later, or has other values; leftovers or checkpoints that pile up; a rank that is not told, that is told another rank's name,
+or that does not end (its stacks are printed).
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def hangs(kind, size, directory):
 
 
 def silent(kind, size, directory):
-    """A killed process has left half a record in the job's store: what each rank is told, within the manager's time limit."""
+    """A killed process has left half a record in the job's store: what each rank is told, within the time limit."""
     told = []
     with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=5)) as manager:
         manager.save(1, counter=Counter(1))
