@@ -1,13 +1,17 @@
 """Measure what an asynchronous save costs training: `python -m benchmarks.stall`.
 
-Two tables. The first shows how long `save` keeps training waiting: one torch call copies the state into allocated memory,
-and then a CheckpointManager saves it; both in turn, while no other save is running. The ratio compares the save with the
-copy, which it cannot avoid. The first save, which allocates its memory, is shown separately.
+Two tables. The first shows how long a save keeps training waiting: one torch call copies the state into allocated memory,
+and then each library saves it; all in turn, while no other save is running. The ratio compares the save with the copy, which
+it cannot avoid: elapsed, and the processor time of the waiting thread, which depends less on what else the machine does. The
+first save, which allocates its memory, is shown separately.
 
 The second shows how much slower the steps of a training are while a save is written, without the stalls: a loop of small
 steps runs while nothing is written, while another process writes as many bytes with plain `write` and checksums (what the
 bytes cost by themselves), and while saves follow each other without a pause. With `--ranks`, several processes train and
 save together, and an all-reduce ends each step.
+
+The others are `async_save` of torch.distributed.checkpoint and, if it is installed, torch_checkpointing, which copies into
+shared memory and writes in another process.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import count
 from multiprocessing import get_context
 from statistics import mean
-from time import perf_counter, thread_time
+from time import perf_counter, sleep, thread_time
 from typing import Any, NamedTuple
 
 import torch
@@ -60,19 +66,6 @@ def tensors(objects: dict[str, Any]) -> list[torch.Tensor]:
     return [tensor.detach() for value in objects.values() for tensor in tensors_of(value.state_dict())]
 
 
-def measure(objects: dict[str, Any], folder: str, rounds: int) -> tuple[list[Stall], list[Stall]]:
-    """The times to copy and to save a state, round by round."""
-    live = tensors(objects)
-    memory = [torch.zeros_like(tensor) for tensor in live]
-    copies, saves = [], []
-    with CheckpointManager(f"{folder}/stalls", keep=last(1), asynchronous=True, durable=False) as manager:
-        for number in range(rounds):
-            copies.append(timed(lambda: torch._foreach_copy_(memory, live)))
-            saves.append(timed(lambda step=number: manager.save(step, **objects)))  # type: ignore[misc]
-            manager.wait()
-    return copies, saves
-
-
 def with_optimizer(model: torch.nn.Module) -> dict[str, Any]:
     """Return a model and an Adam optimizer that has state."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.is_floating_point()])
@@ -88,23 +81,6 @@ CASES: dict[str, Callable[[Size], dict[str, Any]]] = {
     "mid, with Adam": lambda size: with_optimizer(mid(size)),
     "many": lambda size: {"model": many(size)},
 }
-
-
-def stalls(size: Size, folder: str, rounds: int, ranks: int) -> Table:
-    """The table of how long `save` keeps training waiting."""
-    title = f"save() of {ranks} ranks, as rank 0 sees it" if ranks > 1 else "save()"
-    table = Table("case", "MB", "tensors", "copy, ms", "save, ms", "ratio", "ratio, cpu", "first save, ms", title=title)
-    for name, made in CASES.items():
-        objects = made(size)
-        live = tensors(objects)
-        copies, saves = measure(objects, folder, rounds)
-        copied, saved = (Stall(*map(min, zip(*found))) for found in (copies, saves[1:] or saves))
-        table.add_row(
-            name, f"{sum(tensor.nbytes for tensor in live) / 1e6:,.0f}", f"{len(live):,}",
-            f"{copied.wall * 1e3:,.1f}", f"{saved.wall * 1e3:,.1f}",
-            f"{saved.wall / copied.wall:.2f}", f"{saved.cpu / copied.cpu:.2f}", f"{saves[0].wall * 1e3:,.1f}",
-        )  # fmt: skip
-    return table
 
 
 class Saver(NamedTuple):
@@ -183,8 +159,75 @@ def torch_dcp(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
         future.result()
 
 
+@contextmanager
+def torch_checkpointing(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
+    """Saves of torch_checkpointing, as its guide recommends: training waits for the lock before it changes the state."""
+    manager_of = import_module("torch_checkpointing").CheckpointManager
+    config = manager_of.Config.with_async_save()
+    # Its process imports torch; the default, 30 s, is not enough on a busy machine.
+    config.save.process_config.subprocess_init_timeout_secs = 600
+    manager = manager_of(config)
+    futures: list[Any] = []
+    steps = count()
+
+    def save() -> None:
+        if not is_writing():
+            state = {name: value.state_dict() for name, value in objects.items()}
+            futures[:] = [manager.save(f"{folder}/torch_checkpointing/{next(steps)}", state)]
+            with manager.lock():
+                pass
+
+    def is_writing() -> bool:
+        return bool(futures) and not futures[0].done()
+
+    yield Saver(save, is_writing)
+    manager.close()
+
+
+SAVERS = {"CheckpointManager": ours, "torch DCP, async_save": torch_dcp}
+if find_spec("torch_checkpointing"):
+    SAVERS["torch_checkpointing"] = torch_checkpointing
 NOTHING, BYTES = "nobody", "another process, as many bytes"
-WAYS = {NOTHING: nothing, BYTES: raw_writer, "CheckpointManager": ours, "torch DCP, async_save": torch_dcp}
+WAYS = {NOTHING: nothing, BYTES: raw_writer, **SAVERS}
+
+
+def measure(objects: dict[str, Any], folder: str, rounds: int) -> tuple[list[Stall], dict[str, list[Stall]]]:
+    """The times to copy a state, and those to save it each way, round by round."""
+    live = tensors(objects)
+    memory = [torch.zeros_like(tensor) for tensor in live]
+    copies: list[Stall] = []
+    saves: dict[str, list[Stall]] = {name: [] for name in SAVERS}
+    with ExitStack() as stack:
+        savers = {name: stack.enter_context(way(objects, folder)) for name, way in SAVERS.items()}
+        for _ in range(rounds):
+            copies.append(timed(lambda: torch._foreach_copy_(memory, live)))
+            for name, saver in savers.items():
+                saves[name].append(timed(saver.save))
+                while saver.is_writing():
+                    sleep(0.002)
+    return copies, saves
+
+
+def stalls(size: Size, folder: str, rounds: int, ranks: int) -> Table:
+    """The table of how long a save keeps training waiting."""
+    title = f"a save of {ranks} ranks, as rank 0 sees it" if ranks > 1 else "a save"
+    table = Table(
+        "case", "MB", "tensors", "saved by", "waits, ms", "ratio", "ratio, cpu", "first save, ms", title=title
+    )
+    for name, made in CASES.items():
+        objects = made(size)
+        live = tensors(objects)
+        copies, saves = measure(objects, f"{folder}/{name}", rounds)
+        copied = Stall(*map(min, zip(*copies)))
+        case = (name, f"{sum(tensor.nbytes for tensor in live) / 1e6:,.0f}", f"{len(live):,}")
+        table.add_row(*case, "one copy", f"{copied.wall * 1e3:,.1f}", "", "", "")
+        for way, found in saves.items():
+            saved = Stall(*map(min, zip(*(found[1:] or found))))
+            table.add_row(
+                *case, way, f"{saved.wall * 1e3:,.1f}", f"{saved.wall / copied.wall:.2f}",
+                f"{saved.cpu / copied.cpu:.2f}", f"{found[0].wall * 1e3:,.1f}",
+            )  # fmt: skip
+    return table
 
 
 def train(saver: Saver, seconds: float, ranks: int) -> float:

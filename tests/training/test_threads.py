@@ -243,6 +243,42 @@ def test_a_save_that_fails_when_sigterm_ends_the_process_is_told(tmp_path):
     assert "step 1 was not saved" in done.stderr
 
 
+NOT_CLOSED = """
+import atexit, gc, sys
+from statedict import CheckpointManager
+atexit.register(lambda: print("flushed", flush=True))
+def train(**values):
+    manager = CheckpointManager(sys.argv[1], random=False, asynchronous=True)
+    manager.save(1, **values)
+    return manager
+values = {"oops": lambda: None} if sys.argv[2] == "fails" else {}
+manager = train(**values)
+if sys.argv[3] == "collected":
+    while manager._background.running:
+        pass
+    manager = None
+    gc.collect()
+atexit.register(print, "ended")
+"""
+
+
+@pytest.mark.parametrize("when", ["collected", "at exit"])
+def test_a_manager_that_was_not_closed_and_whose_save_fails_ends_the_process_with_an_error(tmp_path, when):
+    """The error names the step; other functions that run at exit are not disturbed."""
+    done = script(NOT_CLOSED, tmp_path, "fails", when)
+    assert (done.returncode, done.stdout) == (120, "ended\nflushed\n")
+    assert "SaveError" in done.stderr
+    assert "step 1 was not saved" in done.stderr
+    assert "a checkpoint was not saved (see the error above), so the exit status is 120" in done.stderr
+
+
+def test_a_manager_that_was_not_closed_saves_before_the_process_ends(tmp_path):
+    """The exit status is 0 then."""
+    done = script(NOT_CLOSED, tmp_path, "saves", "at exit")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\nflushed\n", "")
+    assert list(CheckpointManager(tmp_path)) == [1]
+
+
 def test_the_error_of_a_save_in_the_background_names_its_step(tmp_path):
     """It is raised by the next call, which may be of another step."""
     with CheckpointManager(tmp_path, asynchronous=True) as manager:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -163,7 +164,9 @@ def _places(value: Any) -> list[int]:
 def has_shards(obj: Any) -> bool:
     """Return whether a module or optimizer has a DTensor; False for any other object."""
     if isinstance(obj, torch.nn.Module):
-        return any_sharded(obj.parameters(), obj.buffers())
+        # `parameters()` takes five times as long, because it removes duplicates.
+        own = ((module._parameters.values(), module._buffers.values()) for module in obj.modules())
+        return any_sharded(*chain.from_iterable(own))
     if isinstance(obj, torch.optim.Optimizer):
         return any_sharded(*(group["params"] for group in obj.param_groups), values_of(list(obj.state.values())))
     return False

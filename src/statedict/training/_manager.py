@@ -23,6 +23,7 @@ from .resuming._resume import Resuming
 from .resuming._retry import retried
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
+from .saving._finish import finish
 from .saving._ownership import Ownership
 from .saving._saver import SaveOptions, Saver
 from .saving._schedule import Schedule
@@ -57,6 +58,9 @@ class CheckpointManager:
     A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes
     over the directory from an older one, unless that one is in its `with` block. If standard error is a terminal, long
     saves and resumes show a progress bar, as does waiting for an asynchronous save.
+
+    Close the manager at the end of the run (`with`, or `close`), which raises the error of a failed asynchronous save.
+    Without that, the error is printed when the interpreter exits, and the exit status is 120.
 
     Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
     DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the
@@ -99,7 +103,7 @@ class CheckpointManager:
         self._on_sigterm = OnSigterm(self.close, saves_first=saves_first) if on_sigterm or saves_first else None
         self._schedule = Schedule(when, self._on_sigterm)
         # Runs when the manager is garbage-collected or the interpreter exits, so it must not refer to the manager itself.
-        weakref.finalize(self, _finish, self._background, self._ownership)
+        weakref.finalize(self, finish, self._background, self._ownership)
         MANAGERS.add(self)
 
     # checkpoints
@@ -340,14 +344,6 @@ class CheckpointManager:
         self._saver.forget()
         if self._on_sigterm:
             self._on_sigterm.reset()
-
-
-def _finish(background: Background, ownership: Ownership) -> None:
-    with ownership.mutex:
-        try:
-            background.wait()
-        finally:
-            ownership.release()
 
 
 def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:

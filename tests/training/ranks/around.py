@@ -4,7 +4,7 @@ import os
 import signal
 
 import torch.distributed as dist
-from tests.training.ranks.trained import Counter
+from tests.training.objects import Counter
 
 from statedict import CheckpointManager, any_of, best, every, last, on_preemption
 from statedict.errors import StateDictError

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from tests.training.ranks.trained import Counter, Fails, numbers, step, training, whole
+from tests.training.objects import Counter
+from tests.training.ranks.trained import Fails, numbers, step, training, whole
 from torch.distributed.fsdp import fully_shard
 
 from statedict import CheckpointManager, last
@@ -146,6 +147,26 @@ def hangs(kind, size, directory):
                 told.append(f"{type(error).__name__}: {error}")
         if rank == 0:
             os.kill(processes[-1], signal.SIGCONT)
+    return {"told": told, "steps": list(manager)}
+
+
+def silent(kind, size, directory):
+    """A killed process has left half a record in the job's store: what each rank is told, within the time limit."""
+    told = []
+    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=5)) as manager:
+        manager.save(1, counter=Counter(1))
+        manager.wait()
+        dist.barrier()
+        if dist.get_rank() == 0:
+            with open(f"{directory}-0/store", "ab") as store:
+                store.write(b"\x09\x00\x00\x00half")
+        dist.barrier()
+        for step in (2, 3):
+            manager.save(step, counter=Counter(step))
+            try:
+                manager.wait()
+            except StateDictError as error:
+                told.append(f"{type(error).__name__}: {error}")
     return {"told": told, "steps": list(manager)}
 
 

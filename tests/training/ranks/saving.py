@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tests.training.ranks.trained import Counter, Fails, numbers, step, training, whole
+from tests.training.objects import Counter
+from tests.training.ranks.trained import Fails, numbers, step, training, whole
 
 from statedict import CheckpointManager, last
 from statedict.errors import StateDictError

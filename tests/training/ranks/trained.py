@@ -8,19 +8,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 
-class Counter:
-    """An object with a state that is no module: rank 0's counts."""
-
-    def __init__(self, count=0):
-        self.count = count
-
-    def state_dict(self):
-        return {"count": self.count}
-
-    def load_state_dict(self, state):
-        self.count = state["count"]
-
-
 class Fails(torch.nn.Linear):
     """A module whose state cannot be had on rank 1."""
 

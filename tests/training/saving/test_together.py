@@ -56,6 +56,16 @@ def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_store_that_never_answers_is_waited_for_no_longer_than_the_time_limit(tmp_path):
+    """PyTorch reads forever at half a record in the file of the store; a save raises, and later saves do so at once."""
+    (answers,) = ranks(tmp_path / "run", "silent:plain:2")
+    for answer in answers:
+        first, second = answer.pop("told")
+        assert first.startswith("RankError: rank 0 failed: the store of torch.distributed has not answered within 5 s")
+        assert (second, answer) == (first, {"steps": [1]})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_ranks_share_frozen_parameters_between_checkpoints(tmp_path, kind):
     """Each rank's part of them is one file of all checkpoints until it changes; deleting the others does not affect one."""

@@ -16,6 +16,7 @@ import torch
 
 from statedict.state import Compound, Leaf, StateDict, collector_paused, map_tree, materialize, raw_values
 
+from ..tensors._copy_pairs import ORDINARY
 from ..tensors._library import TORCH
 from ._copy_tensors import copies
 from ._reused_copies import Memory, refill, remember
@@ -101,9 +102,15 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
                 found.unread[id(value)] = value
         elif id(value) not in seen:
             seen.add(id(value))
-            offered = _entries(other)
+            values, offered = list(entries.values()), _entries(other)
             others = repeat(None) if offered is None else map(offered.get, entries)
-            stack.extend(reversed([*zip(entries.values(), others)]))
+            if ORDINARY.issuperset(map(type, values)):
+                # Thousands of tensors, each of which would cost 10 µs in this loop.
+                found.live.update(zip(map(id, values), values))
+                if offered is not None:
+                    found.offered.update(zip(map(id, values), others))
+            else:
+                stack.extend(reversed([*zip(values, others)]))
     return found
 
 
@@ -128,7 +135,10 @@ def values_of(tree: Any) -> Iterator[Any]:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            stack.extend(reversed([*entries.values()]))
+            if ORDINARY.issuperset(map(type, entries.values())):
+                yield from entries.values()
+            else:
+                stack.extend(reversed([*entries.values()]))
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
