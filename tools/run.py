@@ -94,12 +94,23 @@ LINT = ("ruff check .", "ruff format --check .")
 TYPES = ("mypy",)
 IMPORTS = ("lint-imports --no-logo",)
 DOCS = ("mkdocs build --quiet --strict",)
+# Start, save, load, inspect, convert, resume, install; and the layers that run on NumPy.
+TORCHLESS = (
+    "pytest tests/tree tests/training/test_without_torch.py tests/formats/test_opening.py tests/nn/test_footprint.py "
+    "tests/nn/test_scenarios.py tests/cli/test_inspect.py tests/cli/test_convert.py tests/test_installed_size.py"
+)
 
 TASKS = {
     "tour": Task("tour", "a demonstration on real data: train, kill, resume, transfer, inspect", ("statedict tour",)),
     "test": Task("dev", "every test, including the examples in the docs", ("pytest -n 2",)),
     "light": Task(
         "light", "the parts of the suite that run without PyTorch, where it is not installed", ("pytest -n 2 tests",)
+    ),
+    "torchless": Task(
+        "light", "the few tests of `light` that CI runs: one of each part that must work without PyTorch", (TORCHLESS,)
+    ),
+    "matrix": Task(
+        "matrix", "parts of the suite with other versions of Python and the dependencies", ("python tools/matrix.py",)
     ),
     "lint": Task("dev", "lint and format checks of ruff", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
