@@ -1,6 +1,7 @@
 """The tasks: one word each, the same words everywhere, and CI runs what the README says."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -13,12 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def tasks():
-    spec = importlib.util.spec_from_file_location("tasks", ROOT / "tools" / "run.py")
+def load(name):
+    """Import a file of tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return load("run")
 
 
 def test_make_has_the_same_tasks(tasks):
@@ -39,15 +45,13 @@ def test_the_readme_has_two_commands_and_ci_calls_its_tests(tasks):
 def test_examples_are_code_in_the_reference():
     """The API pages show the examples of docstrings as code, which Markdown alone would show as quotations."""
     pytest.importorskip("griffe")
-    spec = importlib.util.spec_from_file_location("griffe_examples", ROOT / "tools" / "griffe_examples.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
+    extension = load("griffe_examples")
     text = "Add.\n\n    >>> 1 + 1\n    2\n\n    More.\n\n    >>> 2\n    2"
     assert extension.fenced(text) == "Add.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore.\n\n```pycon\n>>> 2\n2\n```"
 
 
 def test_torch_is_pinned(tasks):
-    """A task's dependency group names one PyTorch, pinned (others bring CUDA's gigabytes); the light one names none."""
+    """A task's dependency group names one PyTorch, pinned (others bring CUDA's gigabytes), or none."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
     def packages(group):
@@ -55,7 +59,7 @@ def test_torch_is_pinned(tasks):
             yield from packages(item["include-group"]) if isinstance(item, dict) else [item]
 
     for task in tasks.TASKS.values():
-        expected = [] if task.group == "light" else ["torch==2.13.0"]
+        expected = [] if task.group in {"light", "matrix"} else ["torch==2.13.0"]
         assert [p for p in packages(task.group) if re.match(r"torch\b", p)] == expected
 
 
@@ -78,3 +82,21 @@ def test_an_environment_without_ensurepip(tasks, tmp_path, monkeypatch):
     assert ran[0] == ["-m", "venv", "--clear", str(tmp_path)]
     assert ran[1] == ["-m", "venv", "--clear", "--without-pip", str(tmp_path)]
     assert ran[2] == ["-m", "pip", "--python", str(tmp_path / "bin" / "python"), "install", "--quiet", "pip>=25.1"]
+
+
+def test_the_versions_that_are_declared_have_passed():
+    """Every Python of the classifiers passed in the last run of the matrix, whose table is in the documentation."""
+    matrix = load("matrix")
+    results = json.loads((ROOT / "tools" / "matrix.json").read_text())
+    assert matrix.TABLE.search((ROOT / "docs" / "support.md").read_text())[0] == matrix.table(results)
+    passed = {tuple(row["python"].split(".")[:2]) for row in results.values() if row.get("failed") == 0}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = re.findall(r"Python :: (\d)\.(\d+)", " ".join(project["classifiers"]))
+    assert sorted(passed) == sorted(declared)
+
+
+def test_the_minima_are_read_from_the_project():
+    """Every dependency that users get is pinned to the lowest version that is declared."""
+    minima = load("matrix").minima()
+    assert minima
+    assert [pin for pin in minima if not re.fullmatch(r"[\w-]+==\d+(\.\d+)*", pin)] == []

@@ -1,0 +1,158 @@
+"""Run the suite with other versions of Python, PyTorch and the dependencies: `python3 tools/run.py matrix [CELL ...]`.
+
+A cell is a row of CELLS; without arguments all of them run. uv makes a cell's environment under `.venv/matrix/`, with the
+interpreters that it finds or can fetch. What could not be installed is left out, with the reason; so is a PyTorch that
+would bring CUDA's libraries (UV_TORCH_BACKEND=cpu takes PyTorch's own CPU builds). The last result of every cell is kept in
+`tools/matrix.json`, from which the table of docs/support.md is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".venv" / "matrix-cells"
+RESULTS = ROOT / "tools" / "matrix.json"
+PAGE = ROOT / "docs" / "support.md"
+TABLE = re.compile(r"(?<=<!-- matrix -->\n).*(?=<!-- end -->)", re.DOTALL)
+BIN = "Scripts" if os.name == "nt" else "bin"
+UV = Path(sys.executable).with_name("uv")
+# uv does not read pip's settings, of which a machine without a network has its wheels.
+ENVIRONMENT = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "OMP_NUM_THREADS": "1"}
+
+# Where versions of Python and of NumPy have mattered; and what runs on PyTorch itself.
+PARTS = (
+    "tests/state tests/tree tests/nn tests/formats/pickle tests/formats/safetensors tests/files/test_local.py "
+    "tests/cli/test_main.py tests/cli/test_inspect.py tests/cli/test_convert.py tests/training/test_without_torch.py"
+)
+ON_TORCH = "tests/torch/save_and_load tests/torch/modules tests/torch/optimizers tests/nn/test_libraries.py"
+
+
+class Cell(NamedTuple):
+    """Versions that are tested together: those not named are the newest, or the lowest that pyproject.toml declares.
+
+    `torch` is the end of a requirement; None: without PyTorch.
+    """
+
+    python: str
+    torch: str | None = None
+    lowest: bool = False
+    tests: str = PARTS
+
+
+class Unavailable(Exception):
+    """Raised if a cell's environment cannot be made here."""
+
+
+def main(names: list[str]) -> int:
+    """Run the named cells, or all; print and keep their results; return 1 if a test failed."""
+    for name in names or CELLS:
+        result = run(name, CELLS[name])
+        results: dict[str, Any] = json.loads(RESULTS.read_text()) | {name: result}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        PAGE.write_text(TABLE.sub(table(results), PAGE.read_text()))
+    print(table(results))
+    return int(any(results[name].get("failed") for name in names or CELLS))
+
+
+def run(name: str, cell: Cell) -> dict[str, Any]:
+    """Run the tests of one cell; return the versions and the numbers of tests, or why it was left out."""
+    try:
+        python = environment(HOME / name, cell)
+    except Unavailable as reason:
+        return {"left out": str(reason)}
+    log = HOME / f"{name}.log"
+    command = [str(python), "-m", "pytest", "-q", "-n2", "-p", "no:cacheprovider", *cell.tests.split()]
+    with log.open("w") as file:
+        code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT).returncode
+    counts = re.findall(r"(\d+) (passed|failed|skipped|error)", log.read_text().strip().rpartition("\n")[2])
+    number = {what: int(count) for count, what in counts}
+    failed = number.get("failed", 0) + number.get("error", 0) or int(code > 0)
+    return versions(python) | {"passed": number.get("passed", 0), "failed": failed, "skipped": number.get("skipped", 0)}
+
+
+def environment(home: Path, cell: Cell) -> Path:
+    """Make the environment of a cell; return its Python."""
+    python = home / BIN / "python"
+    try:
+        uv("venv", "--quiet", "--clear", "--python", cell.python, str(home))
+    except Unavailable:
+        raise Unavailable(f"no interpreter of Python {cell.python} could be had") from None
+    wanted = ["--python", str(python), "--group", "light", "--editable", ".[nn,remote,view,testing]"]
+    if cell.torch is not None:
+        wanted.append(f"torch{cell.torch}")
+    if cell.lowest:
+        pins = [pin for pin in minima() if not (cell.torch and pin.startswith("torch=="))]
+        (home / "minima.txt").write_text("\n".join(pins))
+        wanted += ["--constraint", str(home / "minima.txt")]
+    plan = uv("pip", "install", "--dry-run", *wanted)
+    if re.search(r"^ \+ nvidia-", plan, re.MULTILINE):
+        raise Unavailable("only a CUDA build of PyTorch could be had")
+    uv("pip", "install", "--quiet", *wanted)
+    return python
+
+
+def minima() -> list[str]:
+    """Return a constraint for every dependency that users get: the lowest version that pyproject.toml declares."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    return [re.sub(r"^([\w-]+)(\[.*\])?>=([\d.]+).*", r"\1==\3", requirement) for requirement in declared]
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Return the versions of Python, NumPy and PyTorch in an environment, and the commit that is tested."""
+    about = "import sys, numpy; print(sys.version.split()[0] + ('t' if 't' in sys.abiflags else ''), numpy.__version__)"
+    found = subprocess.run([python, "-c", about], capture_output=True, text=True, check=True).stdout.split()
+    torch = [p for p in uv("pip", "freeze", "--python", str(python)).splitlines() if p.startswith("torch==")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    torch_version = torch[0].partition("==")[2] if torch else "–"
+    return dict(zip(("python", "numpy"), found)) | {"torch": torch_version, "commit": commit.stdout.strip()}
+
+
+def uv(*arguments: str) -> str:
+    """Run uv; return what it printed. Raises Unavailable with its last line if it fails."""
+    done = subprocess.run([UV, *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable((done.stderr.strip().splitlines() or ["uv failed"])[-1].strip(" ╰─▶×"))
+    return done.stdout + done.stderr
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the results as a Markdown table, one row for each cell."""
+    rows = ["| cell | Python | NumPy | PyTorch | others | result |", "|---|---|---|---|---|---|"]
+    for name, cell in CELLS.items():
+        result = results.get(name, {"left out": "not run"})
+        text = "{passed} passed, {failed} failed, {skipped} skipped" if "passed" in result else "left out: {left out}"
+        found = [
+            result.get(key, asked)
+            for key, asked in (("python", cell.python), ("numpy", ""), ("torch", cell.torch or "–"))
+        ]
+        rows.append(
+            f"| {name} | {' | '.join(found)} | {'lowest' if cell.lowest else 'newest'} | {text.format(**result)} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+CELLS = {
+    "3.11-lowest": Cell("3.11", lowest=True),
+    "3.11": Cell("3.11"),
+    "3.12": Cell("3.12"),
+    "3.13": Cell("3.13"),
+    "3.13t": Cell("3.13t"),
+    "3.14": Cell("3.14"),
+    "3.14t": Cell("3.14t"),
+    "torch-2.13": Cell("3.11", torch="==2.13.0", tests=ON_TORCH),
+    "torch-2.13-lowest": Cell("3.11", torch="==2.13.0", lowest=True, tests=ON_TORCH),
+    "torch-lowest": Cell("3.11", torch="", lowest=True, tests=ON_TORCH),
+    "torch-newest": Cell("3.13", torch=">=2.15", tests=ON_TORCH),
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
