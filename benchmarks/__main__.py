@@ -1,4 +1,4 @@
-"""The benchmark's command line.
+"""The benchmark's command line. The page cache is warm; `python -m benchmarks.large` measures with a cold one.
 
 python -m benchmarks                 everything at full size: about 20 minutes
 python -m benchmarks --quick         smaller cases: under two minutes

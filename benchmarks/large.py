@@ -1,9 +1,9 @@
 """Measure one large file with a cold cache and under a memory limit: `python -m benchmarks.large --memory-limit 4.5`.
 
 Each way runs in a process of its own, which has the model in memory and may use so much memory in total. The ways run in
-turn, and each round begins with another one. The limits of the machine are measured in the same rounds: the disk's read with 16
-requests at a time, past the page cache where the system allows that, and `write` with `fsync`. A way that needs more memory
-than the limit is shown as such. The limit is RLIMIT_DATA, which every user can set: it counts the private memory of a
+turn, and each round begins with another one. The limits of the machine are measured in the same rounds: the disk's read with
+16 requests at a time, past the page cache where the system allows that, and `write` with `fsync`. A way that needs more
+memory than the limit is shown as such. The limit is RLIMIT_DATA, which every user can set: it counts the private memory of a
 process, writable private mappings of files included, and not the page cache.
 """
 
@@ -31,7 +31,7 @@ from safetensors.torch import load_model, save_file
 import statedict
 from statedict.files import spread
 
-from ._cases import SIZES, big
+from ._cases import Flat
 
 GIB, SMALL = 1 << 30, 1 << 20
 DEPTH, REQUEST = 16, 1 << 20
@@ -94,7 +94,7 @@ WAYS = LOADS | SAVES
 
 
 def made(nbytes: int) -> torch.nn.Module:
-    return big(SIZES["full"]._replace(big=nbytes))
+    return Flat({f"weight{number}": torch.ones(nbytes // 256) for number in range(64)})
 
 
 def write_files(job: Job, answer: Connection) -> None:

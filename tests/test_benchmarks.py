@@ -23,7 +23,7 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "benchmarks", *asked.split()], cwd=ROOT, check=True, timeout=250)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "real.pt"]
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    names = {"state_dict", "load_state_dict", "snapshot", "save", "save, durable", "load", "load into a model", "list"}
+    names = {"state_dict", "load_state_dict", "snapshot", "save", "load", "load into a model", "list"}
     names |= {"verify", "cold start", "load into a model on the device", "load onto the device", "save from the device"}
     assert {(row["case"], row["operation"]) for row in rows} == {
         (case, name) for case in ("mid", "real") for name in names
@@ -31,3 +31,17 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in rows)
     first = {(row["case"], row["operation"]): row for row in reversed(rows)}
     assert all(row["way"].startswith("statedict") and row["ratio"] == 1 for row in first.values())
+
+
+@pytest.mark.slow
+def test_a_large_file_is_measured(tmp_path: Path) -> None:
+    """Loads and saves fit into the memory of the model and little more; what needs it twice is shown as such."""
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    ways = ["statedict", "torch", "statedict, save"]
+    asked = ["--gib", "0.25", "--memory-limit", "0.5", "--rounds", "1", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.large", *asked, *(part for way in ways for part in ("--way", way))]
+    shown = subprocess.run(command, cwd=ROOT, check=True, timeout=250, capture_output=True, text=True).stdout
+    fits = {way: "does not fit" not in line for way in ways for line in shown.splitlines() if f"│ {way} " in line}
+    assert fits == {way: way != "torch" for way in ways}
+    assert not list(tmp_path.iterdir())
