@@ -113,13 +113,13 @@ def test_as_a_module():
 
 
 def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
-    """Inspecting a small file imports no other command, no writer and no NumPy."""
+    """Inspecting a small file, with a pipe as output, imports no other command, no writer, no NumPy and nothing of rich."""
     statedict.save({"weight": [1.0]}, tmp_path / "a.pt")
     script = "import sys; from statedict.cli import main\ntry: main(['inspect', 'a.pt'])\nfinally: print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "statedict.cli._inspect" in loaded
-    assert not {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy"} & loaded
+    assert not {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy", "rich"} & loaded
 
 
 def test_the_program_starts_without_heavy_packages():

@@ -1,11 +1,14 @@
 """What is told of values that are no tensors: all of it, in bounded work, whatever the file holds."""
 
 import json
+from functools import partial
 
 import numpy as np
+from tests.cost import calls
 
+import statedict
 from statedict.report import contents, own_bytes, plain, tensors, totals, values
-from statedict.state import Opaque, StateDict
+from statedict.state import Leaf, Opaque, StateDict
 
 
 def told(value, **options):
@@ -83,6 +86,21 @@ def test_ties_and_views():
         "float32": {"tensors": 3, "elements": 10, "bytes": 40},
         "int64": {"tensors": 1, "elements": 2, "bytes": 16},
     }
+
+
+def test_rows_of_a_file(tmp_path):
+    """Tensors that are rows of a file's table have the same facts as single leaves, and cost a few calls each."""
+
+    def of_rows(count):
+        state = {f"t{n}": np.zeros((n % 3 + 1, 2), np.float32) for n in range(count)}
+        statedict.save(state, tmp_path / "a.safetensors", durable=False)
+        with statedict.open(tmp_path / "a.safetensors") as checkpoint:
+            return checkpoint.state_dict()
+
+    state = of_rows(40)
+    found, single = tensors(state), {name: Leaf(leaf.spec, leaf.storage) for name, leaf in state.leaves()}
+    assert found == tensors(StateDict(single))
+    assert calls(partial(tensors, of_rows(400))) - calls(partial(tensors, of_rows(100))) < 5 * 300
 
 
 def test_entries_that_are_no_tensors():

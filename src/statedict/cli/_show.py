@@ -41,7 +41,7 @@ class Cells:
         self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
 
-class Output(Protocol):
+class Printer(Protocol):
     """Where a command prints its result."""
 
     def print(self, table: Cells | None = None) -> None:
@@ -87,8 +87,8 @@ PARTS_SHOWN = 8
 LABEL_WIDTH = 60
 
 
-def console() -> Output:
-    """Return the output for a terminal, or what the user's environment treats as one, or for a pipe."""
+def console() -> Printer:
+    """Return the printer for a terminal, or what the user's environment treats as one, or for a pipe."""
     if not sys.stdout.isatty() and TERMINAL.isdisjoint(os.environ):
         return Pipe()
     from ._terminal import Terminal

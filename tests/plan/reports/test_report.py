@@ -6,8 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
+from tests.cost import calls
 
-from statedict.plan import Cast, LoadReport, Mismatch, error_text, match
+from statedict.plan import Cast, LoadReport, Mismatch, _plan, error_text, match
 
 
 def network(prefix="", layers=12, parts=("attn.q", "attn.k", "mlp"), classes=10):
@@ -313,3 +314,26 @@ def test_thousands_of_keys_are_cut():
     many = LoadReport(mismatched=[Mismatch(f"k{i}", (1,), (2,)) for i in range(9000)])
     assert len(error_text("Net", many).splitlines()) < 90
     assert "'m' is an int" not in error_text("Net", LoadReport(mismatched=[Mismatch("m", "int", (2,))]))
+
+
+def test_the_cost_of_many_unexpected_names():
+    """Four times as many unexpected names take about four times as many calls, including the search for suggestions."""
+
+    def cost(count):
+        source = {f"other.{n}.x_{n * 7 % count}": np.zeros(2) for n in range(count)}
+        return calls(lambda: str(report(source, {"weight": np.zeros((2, 2)), "bias": np.zeros(2)})))
+
+    cost(50)  # What is imported and compiled once.
+    assert cost(400) < 5 * cost(100)
+
+
+def test_equal_attempts_are_planned_once(monkeypatch):
+    """While suggestions are sought, the load is planned once for each set of arguments that the plan depends on."""
+    planned = []
+    match_again = _plan.match
+    monkeypatch.setattr(
+        _plan, "match", lambda *given, **options: planned.append(repr(options)) or match_again(*given, **options)
+    )
+    found = match_again({f"other.{n}.w{n}": np.zeros(2) for n in range(60)}, {"weight": np.zeros(3)}).report()
+    assert isinstance(found.suggestions, list)
+    assert len(planned) == len(set(planned)) > 0

@@ -72,9 +72,9 @@ def notes_on_parts(
 
 
 def _whole(name: str, suffixes: Mapping[str, set[str]]) -> str | None:
-    if (found := _SUFFIX.match(name)) and _belongs(found[2], suffixes[found[1]]):
+    if suffixes and (found := _SUFFIX.match(name)) and _belongs(found[2], suffixes[found[1]]):
         return found[1]
-    if found := _PARAMETRIZED.match(name):
+    if "parametrizations" in name and (found := _PARAMETRIZED.match(name)):
         return f"{found[1]}{found[2]}"
     found = _LORA.match(name) if "lora_" in name else None
     return f"{found[1]}weight" if found else None

@@ -71,6 +71,7 @@ class Attempt:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     call: Callable[..., str] = call_text
+    _reports: dict[str, LoadReport | None] = field(default_factory=dict, repr=False)
 
     def with_options(self, options: Mapping[str, Any]) -> Attempt:
         """Return the same attempt with further options."""
@@ -98,20 +99,27 @@ class Attempt:
 
     def __call__(self, **more: Any) -> LoadReport | None:
         """Return the report of the load with `more` arguments; None if it cannot be planned."""
+        options = self.arguments(more)
+        allowed = [options.pop(name, ()) for name in _PATTERNS]
+        planned = {name: options[name] for name in _PLANNED if name in options}
+        # Proposals often differ only in the names that they allow, which the plan does not depend on.
+        key = repr((more.get("root"), more.get("into"), planned))
+        if key not in self._reports:
+            self._reports[key] = self._report(more, planned)
+        report = self._reports[key]
+        return None if report is None else report.allowing(missing=allowed[0], unexpected=allowed[1])
+
+    def _report(self, more: Mapping[str, Any], planned: Mapping[str, Any]) -> LoadReport | None:
         from statedict.errors import StateDictError
 
         from .._plan import match
 
-        options = self.arguments(more)
-        allowed = [options.pop(name, ()) for name in _PATTERNS]
         given = self.roots[more["root"]] if "root" in more else self.given
         slots = below(self.slots, more["into"]) if "into" in more else self.slots
-        planned = {name: options[name] for name in _PLANNED if name in options}
         try:
-            report = match(given, slots, **planned).report(advised=False)
+            return match(given, slots, **planned).report(advised=False)
         except (StateDictError, ValueError):
             return None
-        return report.allowing(missing=allowed[0], unexpected=allowed[1])
 
 
 _PLANNED = ("include", "exclude", "rename", "mismatched", "dtype")

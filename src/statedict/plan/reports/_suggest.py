@@ -74,14 +74,17 @@ def _completed(change: Proposal, before: LoadReport, attempt: Attempt) -> Propos
     now = attempt(**change.arguments)
     if now is None or (change.arguments and not _is_better(now, before, change)):
         return None
-    texts, arguments = [change.text], change.arguments
+    texts, arguments, useless = [change.text], change.arguments, None
     for step in (*[_another_rule] * _MOST_RULES, shape_fixes, _included, _allowed):
         if now.ok:
             break
+        if step is useless:
+            continue
         more = step(now, attempt, arguments)
         merged = None if more is None else Attempt({}, {}, arguments).arguments(more.arguments)
         then = None if merged is None else attempt(**merged)
         if more is None or merged is None or then is None or _problems(then) >= _problems(now):
+            useless = step
             continue
         if step is not _another_rule or len(then.loaded) > len(now.loaded):
             texts, arguments, now = [*texts, more.text], merged, then

@@ -411,13 +411,14 @@ class StateDict(MutableMapping[str, Any]):
         return [name for name, value in values if isinstance(value, Leaf) and value.storage.key == key]
 
     def _note(self, changed: Iterable[str]) -> None:
-        """Update the names by storage, if they were created, with these names."""
+        """Update the names by storage, if they were created, with those of these names that have leaves."""
         if self._by_storage is None:
             return
-        for name in changed if self._by_storage else self._values:
-            value = self._values[name]
-            if isinstance(value, Leaf):
-                self._by_storage.setdefault(value.storage.key, {})[name] = None
+        new = [name for name in changed if isinstance(self._values[name], Leaf)]
+        if new and not self._by_storage:
+            new = [name for name, value in self._values.items() if isinstance(value, Leaf)]
+        for name in new:
+            self._by_storage.setdefault(self._values[name].storage.key, {})[name] = None
 
     def _read_within(self, name: str, value: Any) -> None:
         """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
