@@ -137,14 +137,16 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
     """
     from statedict import plan, tree
 
-    from ._inert import split
+    from . import _inert
 
     host = _sources.required_host(module)
     if _sources.has_own_loader(module, host):
         return _load_with_own_method(module, host, resolved, request)
     slots, _ = tree.peek(host, module)
     planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = split(planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify)
+    values, inert = _inert.split(
+        planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify
+    )
     devices = (
         {step.target: step.device for step in planned.fills or () if step.device is not None} if request.assign else {}
     )
@@ -172,11 +174,13 @@ def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSo
     """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree
 
-    from ._inert import split
+    from . import _inert
 
     slots = _sources.given(module)
     planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = split(planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify)
+    values, inert = _inert.split(
+        planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify
+    )
     read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=request.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
