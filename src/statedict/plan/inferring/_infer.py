@@ -137,7 +137,7 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     doubtful = [uneven(side, names) for side, names in zip(sides, (rivals, left[1]))]
 
     def doubts(match: Matched) -> bool:
-        ours, theirs = (set().union(*map(families, names)) for names in match[:2])
+        ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
         return (
             match.reason.certain
             and match.reason not in (SAME_NAME, UNWRAPPED)
