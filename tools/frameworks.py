@@ -51,8 +51,9 @@ FAMILIES = (
     "gpt_neox", "hubert", "llama", "mamba", "mistral", "mixtral", "opt", "phi", "qwen2", "resnet", "roberta", "swin", "t5",
     "vit", "wav2vec2", "whisper", "xlnet",
 )  # fmt: skip
+AUTOENCODERS = ("autoencoder_kl", "autoencoder_tiny", "vq", "asymmetric_autoencoder_kl")
 STATE = "save or load or state_dict or checkpoint or tied or tie_"
-NOT_STATE = "not flash and not workload and not download and not payload and not generat and not pipeline"
+NOT_STATE = "flash or workload or download or payload or generat or pipeline or gradient_checkpointing or resize or from_hub or fsdp"
 
 SUITES = {
     "accelerate": Suite(
@@ -61,22 +62,22 @@ SUITES = {
                      "tests/test_utils.py", "tests/test_state_checkpointing.py"),
     ),
     "peft": Suite(
-        "src", ".", ("tests/test_custom_models.py", "tests/test_decoder_models.py", "tests/test_encoder_decoder_models.py",
-                     "tests/test_low_level_api.py", "tests/test_trainable_tokens.py", "tests/test_initialization.py"),
-        "save or load or state_dict or checkpoint",
+        "src", ".", ("tests/test_custom_models.py", "tests/test_low_level_api.py", "tests/test_trainable_tokens.py"),
+        "(save_ or load_m or loading or state_dict or mapping) and not (fsdp or merging_adapters or modules_to_save)",
     ),
     "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",)),
     "ignite": Suite(".", ".", ("tests/ignite/handlers/test_checkpoint.py", "tests/ignite/handlers/test_ema_handler.py")),
     "transformers": Suite(
         "src", ".", (*(f"tests/models/{name}/test_modeling_{name}.py" for name in FAMILIES),
-                     "tests/utils/test_modeling_utils.py"), f"({STATE}) and {NOT_STATE}",
+                     "tests/utils/test_modeling_utils.py"), f"({STATE}) and not ({NOT_STATE})",
     ),
     "diffusers": Suite(
-        "src", ".", ("tests/pipelines/stable_diffusion/test_stable_diffusion.py", "tests/pipelines/ddim",
-                     "tests/pipelines/ddpm", "tests/pipelines/dit", "tests/models/unets/test_models_unet_2d.py",
-                     "tests/models/unets/test_models_unet_2d_condition.py", "tests/models/autoencoders",
-                     "tests/others/test_ema.py"),
-        "save or load or state_dict or checkpoint or ema or variant",
+        "src", ".", (*(f"tests/pipelines/{name}" for name in ("ddim", "ddpm", "dit")),
+                     *(f"tests/models/unets/test_models_unet_{name}.py" for name in ("1d", "2d", "2d_condition")),
+                     *(f"tests/models/autoencoders/test_models_{name}.py" for name in AUTOENCODERS),
+                     "tests/models/transformers/test_models_transformer_flux.py",
+                     "tests/models/transformers/test_models_transformer_sd3.py", "tests/others/test_ema.py"),
+        "(save or load or sharded or variant or ema) and not (offload or compile or SingleFile or Hub or Integration)",
     ),
 }  # fmt: skip
 

@@ -2,18 +2,9 @@
 
 import pytest
 import torch
-from tests.integrations.interrupt import outcomes
-from tests.integrations.trainings import loop
 from torch.utils.data import DataLoader
 
 from statedict.integrations import ResumableLoader
-
-
-@pytest.mark.parametrize("step", [2, 6, 8])
-def test_a_loop_resumes(monkeypatch, tmp_path, step):
-    """A plain loop ends with the same bits, interrupted in the middle or at the end of a pass, or not at all."""
-    resumed, expected = outcomes(monkeypatch, tmp_path, loop, step)
-    assert resumed == expected
 
 
 def drawn(loader, number):

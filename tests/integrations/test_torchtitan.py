@@ -1,18 +1,9 @@
 """torchtitan: the calls that its trainer makes of a checkpoint manager. It is not installed; the trainer is one of ours."""
 
-import pytest
-from tests.integrations.interrupt import outcomes
-from tests.integrations.trainings import Titan, torchtitan
+from tests.integrations.trainings import Titan
 
 from statedict import CheckpointManager
 from statedict.integrations.torchtitan import TitanCheckpoints
-
-
-@pytest.mark.parametrize("step", [4, 6])
-def test_resumes_bit_for_bit(monkeypatch, tmp_path, step):
-    """An interrupted training ends with the same bits."""
-    resumed, expected = outcomes(monkeypatch, tmp_path, torchtitan, step)
-    assert resumed == expected
 
 
 def test_when_it_saves(tmp_path):

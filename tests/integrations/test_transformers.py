@@ -1,22 +1,10 @@
 """transformers: the Trainer's checkpoints are those of a manager, and resume bit for bit."""
 
-from functools import partial
-
 import pytest
-from tests.integrations.interrupt import outcomes
 from tests.integrations.trainings import transformers
 from transformers import Trainer
 
 from statedict import CheckpointManager
-
-
-@pytest.mark.parametrize(
-    ("options", "step"), [({}, 2), ({}, 8), ({"save_strategy": "epoch"}, 6), ({"gradient_accumulation_steps": 2}, 4)]
-)
-def test_resumes_bit_for_bit(monkeypatch, tmp_path, options, step):
-    """Interrupted in the middle or at the end of an epoch, training ends with the same bits."""
-    resumed, expected = outcomes(monkeypatch, tmp_path, partial(transformers, **options), step)
-    assert resumed == expected
 
 
 def test_trains_as_the_trainer_does(tmp_path):

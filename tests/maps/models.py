@@ -164,6 +164,33 @@ def diffusers_unet():
     return filled(UNet2DConditionModel(**sizes))
 
 
+def sdxl_unet():
+    from diffusers import UNet2DConditionModel
+
+    blocks = {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (32, 64, 128),
+        "transformer_layers_per_block": (1, 1, 2),
+        "attention_head_dim": (4, 8, 16),
+        "use_linear_projection": True,
+    }
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 40,
+    }
+    return filled(UNet2DConditionModel(sample_size=8, cross_attention_dim=24, **blocks, **added))
+
+
+def sdxl_text(number):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    sizes = {**SIZES, "intermediate_size": 128, "hidden_act": "gelu", "projection_dim": 24}
+    config = CLIPTextConfig(**sizes, vocab_size=50, max_position_embeddings=16, eos_token_id=49, bos_token_id=48)
+    return filled((CLIPTextModel, CLIPTextModelWithProjection)[number](config))
+
+
 def diffusers_vae():
     from diffusers import AutoencoderKL
 

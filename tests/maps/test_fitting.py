@@ -14,6 +14,7 @@ LEFT = {
     "whisper-hf": "openai-whisper",
     "sd-unet-diffusers": "ldm-unet",
     "sd-vae-diffusers": "ldm-vae",
+    "sdxl-unet-diffusers": "sdxl-unet",
     "peft-base": "peft-bert",
 }
 

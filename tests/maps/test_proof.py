@@ -27,6 +27,20 @@ def old_bert(name):
     return f"{head}.{({'weight': 'gamma', 'bias': 'beta'})[last]}" if head.endswith("LayerNorm") else name
 
 
+def in_sdxl(number, shapes):
+    """The names of a text encoder in a file of Stable Diffusion XL."""
+    return {f"conditioner.embedders.{number}.{('transformer', 'model')[number]}.{n}": s for n, s in shapes.items()}
+
+
+def text_of_sdxl():
+    """The names of the first text encoder in its own file; those of CLIPTextModel in transformers 5 have no prefix."""
+    return {f"text_model.{name}": tuple(value.shape) for name, value in models.saved(models.sdxl_text(0)).items()}
+
+
+def text_of_open_clip():
+    return {name: shape for name, shape in models.table("open-clip").items() if not name.startswith("visual.")}
+
+
 def shapes_of(state):
     return {name: tuple(value.shape) for name, value in state.items()}
 
@@ -52,6 +66,13 @@ PAIRS = {
     "whisper-hf": ({}, lambda: models.table("openai-whisper"), lambda: models.saved(models.hf_whisper())),
     "sd-unet-diffusers": ({}, lambda: models.table("ldm-unet"), lambda: models.diffusers_unet().state_dict()),
     "sd-vae-diffusers": ({}, lambda: models.table("ldm-vae"), lambda: models.diffusers_vae().state_dict()),
+    "sdxl-unet-diffusers": ({}, lambda: models.table("sdxl-unet"), lambda: models.sdxl_unet().state_dict()),
+    "sdxl-text-diffusers": ({}, lambda: in_sdxl(0, text_of_sdxl()), text_of_sdxl),
+    "sdxl-text-2-diffusers": (
+        {},
+        lambda: in_sdxl(1, text_of_open_clip()),
+        lambda: models.saved(models.sdxl_text(1)),
+    ),
     "peft-adapter": (
         {},
         lambda: models.table("peft-adapter"),
@@ -241,19 +262,45 @@ def test_rotations_of_llama():
     close(a[:, ::2] @ b.mT, q[:, ::2] @ k.mT)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae"])
-def test_diffusers_agrees(part):
-    """diffusers' own conversion of a file of latent-diffusion gives the same tensors as the map."""
+@pytest.mark.parametrize("name", ["sd-unet-diffusers", "sd-vae-diffusers", "sdxl-unet-diffusers"])
+def test_diffusers_agrees(name):
+    """diffusers' own conversion of a file of a pipeline gives the same tensors as the map."""
     from diffusers.loaders import single_file_utils
 
-    model = getattr(models, f"diffusers_{part}")()
-    state = {name: torch.rand(shape) for name, shape in models.table(f"ldm-{part}").items()}
+    kind, part, _ = name.split("-")
+    model = models.sdxl_unet() if kind == "sdxl" else getattr(models, f"diffusers_{part}")()
+    table = "sdxl-unet" if kind == "sdxl" else f"ldm-{part}"
+    state = {name: torch.rand(shape) for name, shape in models.table(table).items()}
     convert = getattr(single_file_utils, f"convert_ldm_{part}_checkpoint")
-    theirs = convert(dict(state), dict(model.config))
-    made = maps.load(f"sd-{part}-diffusers").rename(state).torch()
+    agree(maps.load(name).rename(state), convert(dict(state), dict(model.config)))
+    assert statedict.load_state_dict(model, state, rename=maps.load(name)).ok
+
+
+def test_diffusers_agrees_on_the_text_encoders():
+    """diffusers' own conversion of both text encoders of Stable Diffusion XL gives the same tensors as the maps."""
+    from diffusers.loaders import single_file_utils
+
+    first = {name: torch.rand(shape) for name, shape in in_sdxl(0, text_of_sdxl()).items()}
+    theirs = single_file_utils.convert_ldm_clip_checkpoint(first, "conditioner.embedders.0.transformer.")
+    made = maps.load("sdxl-text-diffusers").rename(first)
+    agree(made, theirs)
+    loaded = models.from_file(models.sdxl_text(0), made)
+    assert torch.equal(
+        loaded.embeddings.token_embedding.weight, made.torch()["text_model.embeddings.token_embedding.weight"]
+    )
+    second = {name: torch.rand(shape) for name, shape in in_sdxl(1, text_of_open_clip()).items()}
+    # Its conversion splits query, key and value by the first dimension of this tensor, which is square in the real model.
+    name = "conditioner.embedders.1.model.text_projection"
+    projection = second.pop(name)
+    convert = single_file_utils.convert_open_clip_checkpoint
+    theirs = convert(models.sdxl_text(1), second, "conditioner.embedders.1.model.")
+    theirs["text_projection.weight"] = projection.T
+    agree(maps.load("sdxl-text-2-diffusers").rename({**second, name: projection}), theirs)
+
+
+def agree(made, theirs):
     assert made.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in made.items())
-    assert statedict.load_state_dict(model, state, rename=maps.load(f"sd-{part}-diffusers")).ok
+    assert all(torch.equal(value, theirs[name]) for name, value in made.torch().items())
 
 
 def test_peft_agrees():
@@ -264,10 +311,9 @@ def test_peft_agrees():
     model = models.peft_bert()
     file = models.saved(model)
     adapter = {n: v for n, v in model.state_dict().items() if "lora_" in n or "modules_to_save" in n}
-    made = maps.load("peft-adapter").inverse.rename(adapter).torch()
-    assert made.keys() == file.keys()
-    assert all(torch.equal(value, file[name]) for name, value in made.items())
-    found = peft.set_peft_model_state_dict(models.peft_bert(), made)
+    made = maps.load("peft-adapter").inverse.rename(adapter)
+    agree(made, file)
+    found = peft.set_peft_model_state_dict(models.peft_bert(), made.torch())
     assert not found.unexpected_keys
     with pytest.warns(UserWarning, match="leaves out"):
         base = maps.load("peft-base").rename(model.state_dict())

@@ -25,10 +25,12 @@ from ._loader import Pass, Position, begin
 
 # The package has two names, whose classes differ; the caller's trainer is of the one that has been imported.
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
+    import lightning.pytorch as framework
     from lightning.pytorch.callbacks import Checkpoint
     from lightning.pytorch.plugins.io import CheckpointIO
     from lightning.pytorch.utilities import CombinedLoader
 else:
+    import pytorch_lightning as framework
     from pytorch_lightning.callbacks import Checkpoint
     from pytorch_lightning.plugins.io import CheckpointIO
     from pytorch_lightning.utilities import CombinedLoader
@@ -52,6 +54,8 @@ class StateDictCheckpoint(Checkpoint):
     The resumed training equals the uninterrupted one bit for bit, also in the middle of an epoch, if the data depend on the
     random generators only. `fit(ckpt_path=…)` resumes from that checkpoint instead. It replaces ModelCheckpoint.
 
+    Raises ImportError for Lightning before 2.5, whose loops do not resume exactly.
+
     Attributes:
         manager: the CheckpointManager.
         resumed: what `resume` returned when `fit` started: None for a new run.
@@ -59,6 +63,11 @@ class StateDictCheckpoint(Checkpoint):
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
         super().__init__()
+        if tuple(map(int, framework.__version__.split(".")[:2])) < (2, 5):
+            raise ImportError(
+                f"StateDictCheckpoint needs Lightning 2.5 or later, and this is {framework.__version__}, whose loops cannot "
+                "resume in the middle of an epoch. Update it, or use StateDictCheckpointIO"
+            )
         self.manager = CheckpointManager(directory, **options)
         self.resumed: Any = None
         self._by_epoch = options.get("when") is None

@@ -169,6 +169,7 @@ class _Epoch(TrainerCallback):
             if self._begin["taken"]:
                 return
             write_own(self._loader, self._begin["own"])
+            self._set_epoch()  # transformers 4 has done so before this call, transformers 5 does it after it
             write_random(resumed.random)
         self._begin = begin(self._loader)
 
@@ -187,10 +188,13 @@ class _Epoch(TrainerCallback):
                 self._begin["own"]["passes"] = getattr(self._loader, "iteration", None)
                 self._batches = Batches(given, self._begin)
             else:
-                if hasattr(self._loader, "set_epoch"):
-                    self._loader.set_epoch(int(self._trainer.state.epoch))
+                self._set_epoch()
                 self._batches = replay(self._loader, self._begin, now=resumed.random)
         return self._batches
+
+    def _set_epoch(self) -> None:
+        if hasattr(self._loader, "set_epoch"):
+            self._loader.set_epoch(int(self._trainer.state.epoch or 0))
 
 
 class StateDictTrainer(StateDictTrainerMixin, Trainer):

@@ -95,6 +95,21 @@ def test_meaningless_words_do_not_mislead(pair):
         assert certain <= right
 
 
+@pytest.mark.parametrize(
+    "pair", [pair for pair in PAIRS.values() if len(pair.source) < 110], ids=lambda pair: pair.name
+)
+def test_what_is_missing_does_not_mislead(pair):
+    """If a fifth of the source's tensors are missing, nothing wrong is certain, and the rules can be applied."""
+    everything = filled(pair.source)
+    missing = set(Random(0).sample(list(everything), len(everything) // 5))
+    source = {name: value for name, value in everything.items() if name not in missing}
+    inference = infer({name: np.zeros(shape) for name, shape in pair.target.items()}, source)
+    true, found = converted(pair.truth, everything), converted(inference.key_map, source)
+    certain = {step.target for step in inference.steps} - {step.target for step in inference.steps if not step.certain}
+    assert certain <= {name for name in certain & true.keys() if np.array_equal(true[name], found.get(name))}
+    assert not found.keys() & set(inference.unfilled)
+
+
 @pytest.mark.parametrize("pair", REAL, ids=lambda pair: pair.name)
 def test_the_truth_fits_both_models(pair):
     """The true rules give only tensors of the target's shapes, except for names that only the source has."""

@@ -18,11 +18,12 @@ from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
-from ._nodes import Entries, Numbers, TensorBelow, inventory, numbers, pattern
+from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, numbers, pattern
 from ._operations import operation
-from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
+from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
 from ._square import squares
+from ._uneven import families, uneven
 
 Shapes = Mapping[str, Shape | None]
 
@@ -52,7 +53,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
-    rules = key_map([Converted(*match[:3]) for match in matches], [*unmatched])
+    matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
+    rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
     left = unmerged.keys() | unmatched
     notes = notes_on_parts(
         [*unfilled, *unmerged.values()], [name for name in shapes if name in left], parts, slot_parts
@@ -124,6 +126,26 @@ def _squares(matches: list[Matched], shapes: Shapes) -> list[Matched]:
         how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
         matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches
+
+
+def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[list[str], list[str]]) -> list[Matched]:
+    """Doubt matches in numbered modules of which only some have tensors left over: another one may be meant.
+
+    A tensor of the source counts only if the model has others of its shape: the rest are buffers of another implementation.
+    """
+    known = {bare_shape(shape) for shape in sides[1].values() if shape is not None}
+    rivals = [name for name in left[0] if (shape := sides[0][name]) is not None and bare_shape(shape) in known]
+    doubtful = [uneven(side, names) for side, names in zip(sides, (rivals, left[1]))]
+
+    def doubts(match: Matched) -> bool:
+        ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
+        return (
+            match.reason.certain
+            and match.reason not in (SAME_NAME, UNWRAPPED)
+            and not (ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1]))
+        )
+
+    return [match._replace(reason=UNEVEN) if doubts(match) else match for match in matches]
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:

@@ -40,6 +40,9 @@ CONFLICT = Reason("equal shapes: the order and the names disagree, matched by th
 MORE = Reason("equal shapes, similar names, but there are more of these shapes on one side", _CODE)
 LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are unmatched", _CODE)
 SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")
+UNEVEN = Reason(
+    "equal shapes, but in layers of which only some have a counterpart for every tensor", "check which layers to load"
+)
 RESHAPED = Reason(
     "the same number of elements in other shapes",
     "compare the outputs of both models: the elements may also be in another order",

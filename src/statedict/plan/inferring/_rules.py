@@ -21,13 +21,15 @@ class Converted(NamedTuple):
     operations: str
 
 
-def key_map(made: Sequence[Converted], others: Collection[str]) -> KeyMap:
-    """Return a KeyMap with few rules that does exactly what `made` says; `others` are names without a target."""
+def key_map(made: Sequence[Converted], others: Collection[str], wanted: Collection[str]) -> KeyMap:
+    """Return a KeyMap with few rules that does exactly what `made` says.
+
+    `others` are names without a target; none of them becomes a name in `wanted`.
+    """
     renamed = {one.sources[0]: one.targets[0] for one in made if not one.operations}
     converted = [one for one in made if one.operations]
-    taken = [name for one in converted for name in one.sources]
     rules = _converting(converted, [*renamed, *others])
-    return KeyMap([*rules, *generalise(renamed, [*others, *taken]).rules])
+    return KeyMap([*rules, *generalise(renamed, others, wanted).rules])
 
 
 def _converting(made: Sequence[Converted], others: Collection[str]) -> list[Rule]:

@@ -25,24 +25,26 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
     return Counter(str(numbered(old, new)) for old, new in pairs)
 
 
-def generalise(pairs: Mapping[str, str], others: Collection[str] = ()) -> KeyMap:
+def generalise(pairs: Mapping[str, str], others: Collection[str] = (), wanted: Collection[str] = ()) -> KeyMap:
     """Return a KeyMap with few rules that renames each name to its partner.
 
-    `others` are names without a partner: they may be renamed, but not to the partner of another name.
+    `others` are names without a partner: they may be renamed, but not to the partner or the new name of another one, nor to
+    one in `wanted`.
 
     >>> print(generalise({"h.0.ln.w": "layers.0.norm.w", "h.1.ln.w": "layers.1.norm.w"}))
     h.{i}.ln.{*p} -> layers.{i}.norm.{*p}
     """
     rules: list[Rule] = []
     stages: list[Callable[[str, str], Rule]] = [_literal, numbered, prefix_rule]
-    while wrong := _wrong(KeyMap(rules), pairs, others):
+    taken = {*pairs.values(), *wanted}
+    while wrong := _wrong(KeyMap(rules), pairs, others, taken):
         # A literal rule also renames the names below it, so the last stage may be needed again, for longer names.
         propose = stages.pop() if len(stages) > 1 else stages[0]
         rules = [*_chosen(propose(old, new) for old, new in wrong.items()), *rules]
-    return KeyMap(_needed(rules, pairs, others))
+    return KeyMap(_needed(rules, pairs, others, taken))
 
 
-def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str]) -> list[Rule]:
+def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str], taken: Collection[str]) -> list[Rule]:
     """Drop the rules that no name needs: those that never apply, and those that keep a name which no other rule changes."""
     index = KeyMap(rules).index
     hits = {name: hit.rule for name in (*pairs, *others) if (hit := index.find(name))}
@@ -51,17 +53,18 @@ def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str]
     while wrong:
         kept |= {hits[name] for name in wrong}
         needed = [rules[number] for number in sorted(kept)]
-        wrong = _wrong(KeyMap(needed), pairs, others) if len(needed) < len(rules) else {}
+        wrong = _wrong(KeyMap(needed), pairs, others, taken) if len(needed) < len(rules) else {}
     return [rules[number] for number in sorted(kept)]
 
 
-def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Collection[str]) -> dict[str, str]:
+def _wrong(
+    key_map: KeyMap, pairs: Mapping[str, str], others: Collection[str], taken: Collection[str]
+) -> dict[str, str]:
     """Return the names that the rules rename wrongly, with the correct new names."""
     wrong = {old: new for old, new in pairs.items() if key_map(old) != new}
-    taken = set(pairs.values())
-    return wrong | {
-        name: name for name in others if name not in pairs and key_map(name) != name and key_map(name) in taken
-    }
+    made = {name: key_map(name) for name in others if name not in pairs}
+    shared = Counter(made.values())
+    return wrong | {name: name for name, new in made.items() if new != name and (new in taken or shared[new] > 1)}
 
 
 def _chosen(proposed: Iterable[Rule]) -> list[Rule]:
