@@ -225,9 +225,10 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool
     return rename is not None and not rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
-# Constants of Linux.
+# Constants of Linux, and of Windows.
 SYNC_FILE_RANGE_WRITE = 2
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+ERROR_LOCK_VIOLATION = 33
 
 
 def _from_libc(name: str) -> Any:
@@ -239,10 +240,17 @@ def _from_libc(name: str) -> Any:
 
 
 def _lock_beyond_end(fd: int) -> bool:
-    """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches."""
+    """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches.
+
+    Returns whether the lock was free; raises OSError if the file system does not support locks.
+    """
     windows: Any = ctypes
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
-    return bool(windows.WinDLL("kernel32").LockFile(handle, 0, 0x7FFFFFFF, 1, 0))
+    if windows.WinDLL("kernel32", use_last_error=True).LockFile(handle, 0, 0x7FFFFFFF, 1, 0):
+        return True
+    if windows.get_last_error() == ERROR_LOCK_VIOLATION:
+        return False
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 # Limits of this process
