@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
-
 # Tests count the calls of the library, or stop it at one.
 _list = os.listdir
 
