@@ -12,13 +12,20 @@ from typing import NamedTuple
 Action = Callable[[], object]
 
 
+class Loaded(NamedTuple):
+    """New tensors that an action returns, and their bytes, which are not counted as additional memory."""
+
+    values: object
+    nbytes: int
+
+
 class Figure(NamedTuple):
     """The measurements of one way.
 
     Attributes:
         seconds: the median elapsed time.
         cpu: the median processor time of all threads of this process, which matters on a busy machine.
-        extra: the peak of additional memory in bytes.
+        extra: the peak of additional memory in bytes, beyond the tensors that are returned.
         rounds: the number of measurements.
     """
 
@@ -60,7 +67,9 @@ def _time(act: Action) -> tuple[float, float]:
 
 
 def extra_memory(act: Action) -> int:
-    """Return the additional resident memory at the peak of `act`; 0 if the system does not report it."""
+    """Return the additional resident memory at the peak of `act`, beyond the tensors that it returns; 0 if the system does
+    not report it.
+    """
     try:
         # Linux: 5 resets the peak to what is resident now.
         Path("/proc/self/clear_refs").write_text("5")
@@ -69,7 +78,7 @@ def extra_memory(act: Action) -> int:
         return 0
     before = _resident("VmRSS")
     result = act()
-    peak = _resident("VmHWM")
+    peak = _resident("VmHWM") - (result.nbytes if isinstance(result, Loaded) else 0)
     del result
     return max(0, peak - before)
 

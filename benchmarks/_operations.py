@@ -23,7 +23,7 @@ import statedict
 
 from . import _limits
 from ._bench import Bench, touched
-from ._measure import Action
+from ._measure import Action, Loaded
 
 OURS = "statedict"
 SLOW = frozenset({"DCP"})
@@ -67,9 +67,9 @@ def save(bench: Bench) -> Ways:
 
 
 def load(bench: Bench) -> Ways:
-    def read(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def read(values: dict[str, torch.Tensor]) -> Loaded:
         touched(values.values())
-        return values
+        return Loaded(values, sum(value.nbytes for value in values.values()))
 
     return {
         OURS: lambda: read(statedict.load(bench.torch_file)),

@@ -99,6 +99,11 @@ TORCHLESS = (
     "pytest tests/tree tests/training/test_without_torch.py tests/formats/test_opening.py tests/nn/test_footprint.py "
     "tests/nn/test_scenarios.py tests/cli/test_inspect.py tests/cli/test_convert.py tests/test_installed_size.py"
 )
+# What saves and resumes in files, over a simulated system (tests/systems).
+SAVING = (
+    "tests/files/test_system.py tests/files/test_local.py tests/files/test_atomic.py "
+    "tests/formats/many_files/test_shards.py tests/training/test_manager.py tests/training/run_directory"
+)
 
 TASKS = {
     "tour": Task("tour", "a demonstration on real data: train, kill, resume, transfer, inspect", ("statedict tour",)),
@@ -119,6 +124,16 @@ TASKS = {
     ),
     "lint": Task("dev", "lint and format checks of ruff", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
+    "systems": Task(
+        "dev",
+        "types and a part of the tests for Windows and macOS, as far as that can be done on this system",
+        (
+            "mypy --platform win32 --cache-dir .mypy_cache/win32",
+            "mypy --platform darwin --cache-dir .mypy_cache/darwin",
+            f"pytest -n 2 --system=windows {SAVING}",
+            f"pytest -n 2 --system=macos {SAVING}",
+        ),
+    ),
     "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),
     "docs": Task("dev", "build the documentation into site/, warnings are errors", DOCS),
     "check": Task("dev", "lint, types, imports and docs: everything except tests", (*LINT, *TYPES, *IMPORTS, *DOCS)),

@@ -84,6 +84,13 @@ def test_windows_waits_for_a_lock(tmp_path):
     os.close(second)
 
 
+def test_windows_says_that_it_cannot_lock():
+    """A failure for another reason than that the lock is taken is an error, and is not waited for."""
+    seam = systems.load("windows")
+    with pytest.raises(OSError, match="No locks available"):
+        seam.SYSTEM.lock(1 << 20, wait=True)
+
+
 def test_macos_flushes_the_cache_of_the_drive(tmp_path):
     """On macOS, F_FULLFSYNC flushes files and directories; fsync does where the file system does not support it."""
     seam = systems.load("macos")

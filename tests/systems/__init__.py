@@ -26,6 +26,8 @@ NAME = "statedict.files._system"
 O_BINARY = 1 << 30
 # F_FULLFSYNC calls on the simulated macOS.
 FULL_FLUSHES: list[int] = []
+# Numbers of errors on the simulated Windows, the latest last.
+LAST_ERRORS: list[int] = []
 
 
 class Facade(ModuleType):
@@ -45,14 +47,19 @@ class Facade(ModuleType):
 def windows() -> dict[str, ModuleType | None]:
     """A system without POSIX: an open file can be neither renamed nor deleted, and upper and lower case are the same."""
     hidden = (
-        "pread preadv pwrite pwritev posix_fallocate fchown fchmod statvfs sysconf sysconf_names uname register_at_fork "
+        "pread preadv pwrite pwritev posix_fallocate fchown fchmod statvfs uname register_at_fork "
         "sched_getaffinity process_cpu_count O_NONBLOCK O_NOFOLLOW O_NOCTTY O_DIRECTORY O_PATH O_CLOEXEC"
     )
     signals = "pthread_kill pthread_sigmask setitimer ITIMER_PROF SIGPROF SIGKILL SIGPIPE"
     return {
         "os": Facade(os, hidden, open=_windows_open, fsync=_windows_fsync, kill=_terminate, O_BINARY=O_BINARY),
         "signal": Facade(signal, signals),
-        "ctypes": Facade(ctypes, CDLL=_refuse_none, WinDLL=lambda name: Facade(ctypes, LockFile=_lock_file)),
+        "ctypes": Facade(
+            ctypes,
+            CDLL=_refuse_none,
+            WinDLL=lambda name, use_last_error: Facade(ctypes, LockFile=_lock_file),
+            get_last_error=lambda: LAST_ERRORS[-1],
+        ),
         "msvcrt": Facade(ModuleType("msvcrt"), get_osfhandle=lambda fd: fd),
         "fcntl": None,
         "resource": None,
@@ -122,7 +129,8 @@ def _refuse_none(name: str | None) -> ctypes.CDLL:
 def _lock_file(handle: ctypes.c_void_p, low: int, high: int, nbytes_low: int, nbytes_high: int) -> int:
     try:
         fcntl.flock(handle.value or 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
+        LAST_ERRORS.append(33 if isinstance(error, BlockingIOError) else 50)
         return 0
     return 1
 

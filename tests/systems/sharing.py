@@ -8,6 +8,9 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+# Tests count the calls of the library, or stop it at one.
+_list = os.listdir
+
 
 def install() -> None:
     """Put this rule under the functions of `os`."""
@@ -38,7 +41,7 @@ def is_open(path: str) -> bool:
 
 
 def _open_paths() -> Iterator[str]:
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in _list("/proc/self/fd"):
         with suppress(OSError):
             found = os.readlink(f"/proc/self/fd/{fd}")
             # rmtree opens directories, which Windows' version does not.

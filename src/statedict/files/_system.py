@@ -36,8 +36,11 @@ fcntl, msvcrt, resource = map(_module, ("fcntl", "msvcrt", "resource"))
 
 # Whether a file must be closed before it can be renamed, replaced or deleted.
 MUST_CLOSE = msvcrt is not None
-# The buffers of one vectored call.
-MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 1024
+# The buffers of one vectored call: IOV_MAX of Linux and macOS.
+MOST_BUFFERS = 1024
+# For names that type checkers know on some systems only.
+posix: Any = os
+signals: Any = signal
 
 
 def _flags(*names: str) -> int:
@@ -74,15 +77,18 @@ if hasattr(os, "preadv"):
 
     def pread(fd: int, nbytes: int, offset: int) -> bytes:
         """Return at most `nbytes` bytes from `offset`."""
-        return os.pread(fd, nbytes, offset)
+        found: bytes = posix.pread(fd, nbytes, offset)
+        return found
 
     def preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Fill the buffers, one after the other, from `offset`; return how many bytes there were."""
-        return os.preadv(fd, buffers, offset)
+        done: int = posix.preadv(fd, buffers, offset)
+        return done
 
     def pwritev(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Write the buffers, one after the other, at `offset`; return how many bytes were written."""
-        return os.pwritev(fd, buffers, offset)
+        done: int = posix.pwritev(fd, buffers, offset)
+        return done
 
 else:
 
@@ -225,9 +231,10 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool
     return rename is not None and not rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
-# Constants of Linux.
+# Constants of Linux, and of Windows.
 SYNC_FILE_RANGE_WRITE = 2
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+ERROR_LOCK_VIOLATION = 33
 
 
 def _from_libc(name: str) -> Any:
@@ -239,10 +246,17 @@ def _from_libc(name: str) -> Any:
 
 
 def _lock_beyond_end(fd: int) -> bool:
-    """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches."""
+    """Lock a byte on Windows, where others cannot read or write locked bytes: at an offset that no file reaches.
+
+    Returns whether the lock was free; raises OSError if the file system does not support locks.
+    """
     windows: Any = ctypes
     handle = ctypes.c_void_p(msvcrt.get_osfhandle(fd))
-    return bool(windows.WinDLL("kernel32").LockFile(handle, 0, 0x7FFFFFFF, 1, 0))
+    if windows.WinDLL("kernel32", use_last_error=True).LockFile(handle, 0, 0x7FFFFFFF, 1, 0):
+        return True
+    if windows.get_last_error() == ERROR_LOCK_VIOLATION:
+        return False
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 # Limits of this process
@@ -316,17 +330,17 @@ def interrupted_after(seconds: float, error: type[BaseException]) -> Iterator[No
     Does nothing in other threads than the main one, where a profiler uses the signal, and on systems without it.
     """
     main = threading.current_thread() is threading.main_thread()
-    if not (main and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGPROF) == signal.SIG_DFL):
+    if not (main and hasattr(signal, "setitimer") and signal.getsignal(signals.SIGPROF) == signal.SIG_DFL):
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise error("it took too much processor time")
 
-    signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.signal(signals.SIGPROF, stop)
+    signals.setitimer(signals.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signals.setitimer(signals.ITIMER_PROF, 0)
+        signal.signal(signals.SIGPROF, signal.SIG_DFL)

@@ -87,6 +87,7 @@ def calls_of(act):
     return count[0]
 
 
+@pytest.mark.only_on("linux")  # a simulated system makes calls of its own
 def test_a_save_of_thousands_of_checkpoints_costs_what_listing_them_does(tmp_path, reads):
     """Twice as many old checkpoints cost at most some thirty calls for each."""
     with CheckpointManager(tmp_path, keep=all_steps(), random=False, durable=False) as manager:

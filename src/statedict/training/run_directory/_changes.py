@@ -30,6 +30,8 @@ from ._layout import DAMAGED, OLD, SAVING, TRASH, of_kind, step_of
 
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EDQUOT}
+# What a directory entry needs at most, on the usual file systems.
+BLOCK = 4096
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def translated(directory: Path) -> Iterator[None]:
         if error.errno in FULL:
             # The disk had no space for a directory entry. (A full disk while writing a file raises DiskFullError already.)
             free = system.SYSTEM.free(str(directory))
-            raise DiskFullError(str(directory), needed=free + 1, free=free) from error
+            raise DiskFullError(str(directory), needed=BLOCK, free=free) from error
         raise
 
 
