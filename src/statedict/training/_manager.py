@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
-from statedict.state import have_room
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
@@ -290,22 +289,28 @@ class CheckpointManager:
         with self._turn():
             self.wait()
             # The files of a store are verified while they are loaded, so that each byte is fetched once.
-            once = isinstance((asked.run or self._run).at, str) and not self._is_one_of_many
+            once = isinstance((asked.run or self._run).at, str)
             while True:
                 found = self._on_first(partial(asked.find, self._run, self._ownership, deep=not once))
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged((asked.run or self._run).name)
                     return None
-                if once and not have_room(found.manifest.nbytes):
+                read = FoundCheckpoint(found.path, found.manifest, limits or self._limits, is_verified=not once)
+                if once and _distributed.on_any(partial(read.lacks_room, wanted)):
                     once = False
                     continue
-                read = FoundCheckpoint(found.path, found.manifest, limits or self._limits, is_verified=not once)
                 is_replaced = partial(_find.is_replaced, asked.run or self._run, found.path, found.manifest)
                 try:
                     resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
-                except (StateDictError, OSError) as error:
-                    if self._is_one_of_many or not retried(is_replaced):
-                        if not once or not isinstance(error, (FormatError, FileNotFoundError)):
+                except Exception as error:
+                    # All ranks are here if one has failed.
+                    if (
+                        self._is_one_of_many
+                        or not isinstance(error, (StateDictError, OSError))
+                        or not retried(is_replaced)
+                    ):
+                        damage = (FormatError, FileNotFoundError)
+                        if not once or not _distributed.on_any(partial(isinstance, error, damage)):
                             raise
                         # Most probably damaged: look for one whose files have been verified.
                         once = False
