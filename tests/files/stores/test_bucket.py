@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from secrets import token_hex
+from types import SimpleNamespace
 
 import pytest
 from tests.s3 import once
@@ -223,3 +225,28 @@ def test_a_save_to_s3_needs_little_memory(s3):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 64
+
+
+def test_a_condition_has_the_version_of_the_object(s3):
+    """Google Cloud Storage refuses a condition without it, and S3 has one if the bucket keeps versions."""
+    bucket = open_bucket("s3://bucket/run")
+    request = urllib.request.Request(
+        f"{s3.url}/bucket/?versioning",
+        data=b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+        method="PUT",
+    )
+    with urllib.request.urlopen(request):
+        pass
+    first = bucket.put("a", b"1", if_match=ABSENT)
+    assert "\n" in first
+    assert bucket.get("a") == (b"1", first)
+    assert bucket.read("a", 0, 1, first) == b"1"
+    asked = []
+
+    def put(store, key, data, *, mode, use_multipart):
+        asked.append(mode)
+        return {"e_tag": '"2"', "version": "22"}
+
+    bucket._api = SimpleNamespace(put=put)
+    assert bucket.put("a", b"2", if_match=first) == '"2"\n22'
+    assert asked == [dict(zip(("e_tag", "version"), first.split("\n")))]
