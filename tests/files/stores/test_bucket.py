@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from secrets import token_hex
+from types import SimpleNamespace
 
 import pytest
 from tests.s3 import once
@@ -223,3 +224,23 @@ def test_a_save_to_s3_needs_little_memory(s3):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 64
+
+
+def test_a_condition_has_the_version_of_the_object(s3):
+    """Google Cloud Storage refuses a condition without it; a read needs the ETag only."""
+    bucket = open_bucket("s3://bucket/run")
+    asked = []
+
+    def put(store, key, data, *, mode, use_multipart):
+        asked.append(mode)
+        return {"e_tag": '"1"', "version": "11"}
+
+    def get(store, key, *, options):
+        asked.append(options)
+        return SimpleNamespace(bytes=lambda: b"1")
+
+    bucket._api = SimpleNamespace(put=put, get=get)
+    tag = bucket.put("a", b"1", if_match=ABSENT)
+    bucket.put("a", b"1", if_match=tag)
+    bucket.read("a", 0, 1, tag)
+    assert asked == ["create", {"e_tag": '"1"', "version": "11"}, {"range": (0, 1), "if_match": '"1"'}]

@@ -1,26 +1,34 @@
 """Runs of several ranks in an object store: each rank uploads its part, and rank 0 completes the checkpoint."""
 
+import json
 from pathlib import Path
 
 import pytest
 from tests import forked
 
 from statedict import CheckpointManager
+from statedict.files import open_bucket
 from statedict.formats import runs
 
 pytest.importorskip("torch")
 pytest.importorskip("fsspec")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 JOB = Path(__file__).with_name("ranks_job.py")
+RESUMING = Path(__file__).with_name("resume_job.py")
+
+
+def printed(script, environment, *arguments, ranks=2):
+    """What each rank of a job prints."""
+    options = {"action": "ignore", "environment": environment}
+    started = [forked.start(script, *arguments, rank, ranks, **options) for rank in range(ranks)]
+    ended = [process.wait() for process in started]
+    assert [done.returncode for done in ended] == [0] * ranks, ended
+    return [done.stdout for done in ended]
 
 
 def job(run, rendezvous, environment, ranks=2):
     """What rank 0 of a job prints: the step that it began with, and the sum of all parameters at the end."""
-    options = {"action": "ignore", "environment": environment}
-    started = [forked.start(JOB, run, rendezvous, rank, ranks, **options) for rank in range(ranks)]
-    ended = [process.wait() for process in started]
-    assert [done.returncode for done in ended] == [0] * ranks, ended
-    first, total = ended[0].stdout.split()
+    first, total = printed(JOB, environment, run, rendezvous, ranks=ranks)[0].split()
     return int(first), float(total)
 
 
@@ -40,3 +48,35 @@ def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
     assert written.files.keys() == kept._run.manifest(kept.latest.path).files.keys()
     listed = {f"{run}/{entry.key.partition('/')[0]}" for entry in reader._run.bucket.list()}
     assert listed == {f"{run}/{runs.INDEX}", *(saved.path for saved in reader.checkpoints)}
+
+
+def damage(step):
+    """Change a byte in the middle of the largest file of a step."""
+    bucket = open_bucket("s3://bucket/run")
+    largest = max(bucket.list(f"{runs.name_of(step)}-"), key=lambda entry: entry.nbytes)
+    content = bytearray(bucket.get(largest.key)[0])
+    content[len(content) // 2] ^= 1
+    bucket.put(largest.key, bytes(content))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ranks_fetch_each_byte_once_and_all_or_none_resume(s3, tmp_path):
+    """Sharded objects are verified while they are loaded, by all ranks, and put back if the checkpoint is damaged."""
+
+    def resumed(what):
+        s3.sent = 0
+        out = printed(RESUMING, s3.environment, "s3://bucket/run", tmp_path / what, what)
+        return [json.loads(line) for line in out]
+
+    assert resumed("save") == [{}, {}]
+    nbytes = CheckpointManager("s3://bucket/run").latest.nbytes
+    assert resumed("resume") == [{"step": 2, "passed": [], "value": 2.0}] * 2
+    # The rest are the beginnings and ends of the files, and small tensors, which are read in blocks of 64 KiB.
+    assert s3.sent < 1.7 * nbytes
+    damage(2)
+    assert resumed("again") == [{"step": 1, "passed": [2], "value": 1.0}] * 2
+    damage(1)
+    told = resumed("never")
+    assert all("all checkpoints are damaged" in each.pop("error") for each in told)
+    assert told == [{"value": 9.0, "moments": True}] * 2

@@ -68,22 +68,22 @@ class ObstoreBucket:
     def get(self, key: str) -> tuple[bytes, str]:
         def read() -> tuple[bytes, str]:
             found = self._api.get(self._store, key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
+            return bytes(found.bytes()), _tag(found.meta)
 
         return self._attempt(key, read)
 
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
         if stop <= start:
             return b""
-        wanted = {"range": (start, stop), **({"if_match": etag} if etag else {})}
+        wanted = {"range": (start, stop), **({"if_match": _condition(etag)["e_tag"]} if etag else {})}
         return self._attempt(key, lambda: bytes(self._api.get(self._store, key, options=wanted).bytes()))
 
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
-        mode: Any = "overwrite" if if_match is None else "create" if if_match == ABSENT else {"e_tag": if_match}
+        mode: Any = "overwrite" if if_match is None else "create" if if_match == ABSENT else _condition(if_match)
         done = self._attempt(
             key, lambda: self._api.put(self._store, key, data, mode=mode, use_multipart=False), writes=if_match
         )
-        return str(done["e_tag"])
+        return _tag(done)
 
     def upload(self, key: str, blocks: Iterable[bytes]) -> None:
         first, rest = _beginning(blocks)
@@ -94,7 +94,8 @@ class ObstoreBucket:
 
         def guarded() -> Iterator[bytes]:
             try:
-                yield from first
+                while first:
+                    yield first.pop(0)
                 yield from rest
             except BaseException as error:
                 raised.append(error)
@@ -188,4 +189,14 @@ def _first(text: str) -> list[str]:
 
 
 def _entry(facts: Any) -> StoredObject:
-    return StoredObject(facts["path"], facts["size"], facts["e_tag"] or "", facts["last_modified"])
+    return StoredObject(facts["path"], facts["size"], _tag(facts), facts["last_modified"])
+
+
+def _tag(facts: Any) -> str:
+    """Return the ETag of an object, and on a further line its version, which Google Cloud Storage needs for a condition."""
+    return "\n".join(filter(None, (facts["e_tag"], facts["version"])))
+
+
+def _condition(tag: str) -> dict[str, str]:
+    """Convert back what `_tag` returned."""
+    return dict(zip(("e_tag", "version"), tag.split("\n")))

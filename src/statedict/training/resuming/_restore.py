@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from statedict import _api, _loading, _sources
 from statedict.errors import UnknownNameError
 from statedict.formats.runs import Manifest
-from statedict.state import nearest
+from statedict.state import have_room, nearest
 
 from .. import _distributed, _names, _objects, _random
 from .._keep import Place
@@ -67,7 +67,7 @@ class FoundCheckpoint:
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
         with meter.shown(), self._sources(objects, options):
             ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
-            reports = _distributed.on_all(lambda: self._load(objects, ready, meter))
+            reports = self._load(objects, ready, meter)
         if ready.drawn is not None:
             _random.write(ready.drawn)
         return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
@@ -77,17 +77,28 @@ class FoundCheckpoint:
         """Verify, if needed, the files that no load reads completely; keep the others open until they are loaded."""
         try:
             if not self.is_verified:
-                self._check_names(objects, options)
+                _distributed.on_all(lambda: self._check_names(objects, options))
                 names = [
                     *(objects.keys() - options.keys()),
                     *([_names.VALUES] if _names.VALUES in self.manifest.objects else []),
                 ]
                 loaded = {file for name in names for file in self._files_of(name)}
-                check_files(self.path, self.manifest, self.manifest.files.keys() - loaded)
+                others = self.manifest.files.keys() - loaded
+                _distributed.on_first(lambda: check_files(self.path, self.manifest, others))
             yield
         finally:
             while self._opened:
                 self._opened.popitem()[1].close()
+
+    def lacks_room(self, objects: Mapping[str, Any]) -> bool:
+        """Whether there is not enough memory on this rank for a backup of objects."""
+        ranks = _distributed.ranks()[1]
+        sizes = {
+            name: sum(self.manifest.files[file].nbytes for file in self._files_of(name))
+            for name in objects.keys() & self.manifest.objects.keys()
+        }
+        here = (n // (ranks if _distributed.has_shards(objects[name]) else 1) for name, n in sizes.items())
+        return not have_room(sum(here))
 
     def _files_of(self, name: str) -> list[str]:
         """The files of an object: its own, or those that its index names."""
@@ -122,21 +133,25 @@ class FoundCheckpoint:
         return _Ready(chosen, values, drawn)
 
     def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
-        reports = {}
-        sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
-        # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
-        for name in sharded:
-            reports[name] = self._load_one(name, objects[name], ready.options[name])
         # Whether a state fits an object with a loader of its own is known only when that is called: before all others.
         own = {name: value for name, value in objects.items() if _has_own_loader(value)}
         with _all_or_none(own.values() if self.is_verified else objects.values()):
-            for name in own:
-                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-            for name in objects:
-                if name not in reports:
-                    reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-                meter(self.manifest.nbytes_of(self.manifest.objects[name]))
+            reports = _distributed.on_all(lambda: self._load_each(objects, own, ready, meter))
         return {name: reports[name] for name in objects}
+
+    def _load_each(
+        self, objects: Mapping[str, Any], own: Collection[str], ready: _Ready, meter: Meter
+    ) -> dict[str, Any]:
+        # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
+        sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
+        reports = {name: self._load_one(name, objects[name], ready.options[name]) for name in sharded}
+        for name in own:
+            reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
+        for name in objects:
+            if name not in reports:
+                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
+            meter(self.manifest.nbytes_of(self.manifest.objects[name]))
+        return reports
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
         return _api.load_state_dict(value, self._source(name), **{"limits": self.limits, **options})
@@ -154,8 +169,9 @@ def _has_own_loader(value: Any) -> bool:
 
 @contextmanager
 def _all_or_none(objects: Collection[Any]) -> Iterator[None]:
-    """Restore the states of objects if an error occurs; an object that raised has already restored its own."""
-    before = [(each, _api.snapshot(each)) for each in objects] if len(objects) > 1 else []
+    """Restore the states of objects if an error occurs on any rank; an object that raised has already restored its own."""
+    is_needed = len(objects) > 1 or _distributed.ranks()[1] > 1
+    before = _distributed.on_all(lambda: [(each, _api.snapshot(each)) for each in objects if is_needed])
     try:
         yield
     except BaseException:

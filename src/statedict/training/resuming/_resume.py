@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import FormatError, StateDictError
-from statedict.state import have_room
 
+from .. import _distributed
 from .._run import TrainingRun
 from ..saving._ownership import Ownership
 from ._choose import Choice
@@ -48,22 +48,23 @@ class Resuming:
     ) -> Resumed | None:
         """Load the checkpoint into the objects; return None if the run has no checkpoint yet."""
         # The files of a store are verified while they are loaded, so that each byte is fetched once.
-        once = isinstance(self.run.at, str) and self.is_alone
+        once = isinstance(self.run.at, str)
         while True:
             found: Found = self.on_first(partial(self.choice.find, self.own, self.ownership, deep=not once))
             if found.path is None or found.manifest is None:
                 found.refuse_damaged(self.run.name)
                 return None
-            if once and not have_room(found.manifest.nbytes):
+            read = FoundCheckpoint(found.path, found.manifest, limits, is_verified=not once)
+            if once and _distributed.on_any(partial(read.lacks_room, objects)):
                 once = False
                 continue
-            read = FoundCheckpoint(found.path, found.manifest, limits, is_verified=not once)
             replaced = partial(is_replaced, self.run, found.path, found.manifest)
             try:
                 resumed = read.into(objects, options, tuple(found.passed_over), random=random)
-            except (StateDictError, OSError) as error:
-                if not self.is_alone or not retried(replaced):
-                    if not once or not isinstance(error, (FormatError, FileNotFoundError)):
+            except Exception as error:  # on all ranks if one has failed
+                if not (self.is_alone and isinstance(error, (StateDictError, OSError)) and retried(replaced)):
+                    damage = (FormatError, FileNotFoundError)
+                    if not once or not _distributed.on_any(partial(isinstance, error, damage)):
                         raise
                     # Most probably damaged: look for one whose files have been verified.
                     once = False

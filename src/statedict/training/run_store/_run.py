@@ -57,7 +57,7 @@ class StoreRun:
             if index.folders == before.folders:
                 break
             # A checkpoint was deleted before its manifest was read.
-        self._manifests = {name: self._manifests[name] for name in index.folders.values() if name in self._manifests}
+        self._manifests = {name_of(place): manifest for place, manifest in found if manifest is not None}
         return [
             Saved(m.step, place, m.metrics, m.time, m.nbytes, pinned=m.step in index.pinned)
             for place, m in found
