@@ -283,7 +283,7 @@ def run(rank: int, ranks: int, asked: argparse.Namespace, folder: str) -> None:
     tables.append(slowdowns(size, folder, SECONDS[asked.size], min(asked.rounds, 3), ranks))
     if rank == 0:
         for table in tables:
-            Console(width=100).print(table)
+            Console(width=130).print(table)
     if ranks > 1:
         dist.destroy_process_group()
 
