@@ -61,7 +61,7 @@ def upload(saved, uploads: Path) -> None:
 
 
 def live(place: Place, rank: int, say: Say, *, asynchronous: bool, again: bool) -> None:
-    """One life: resume, compare, and save, upload and prune until killed; `again`: first pin and save the resumed step."""
+    """One life: resume, compare, and save, upload and prune until killed; `again`: first pin the resumed step."""
 
     def after_save(saved) -> None:
         say(UPLOADING, saved.step)

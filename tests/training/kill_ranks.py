@@ -26,10 +26,11 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count, pairwise
@@ -207,10 +208,13 @@ def kept_in(directory: Path) -> tuple[int, list[str]]:
 def kept_in_store(run: str) -> tuple[int, list[str]]:
     """The same of a store: the steps, and the further attempts (step/token) to write them."""
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
-    with urllib.request.urlopen(
-        f"{os.environ['AWS_ENDPOINT_URL']}/{bucket}?list-type=2&prefix={prefix}/step-"
-    ) as answer:
-        keys = re.findall(rf"<Key>{prefix}/(step-\d+)/(\w+)/", answer.read().decode())
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/{bucket}?list-type=2&prefix={prefix}/step-"
+    listed = ""
+    while not listed.endswith("</ListBucketResult>"):
+        # The server's faults are for these requests, too.
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(url) as answer:
+            listed = answer.read().decode().strip()
+    keys = re.findall(rf"<Key>{prefix}/(step-\d+)/(\w+)/", listed)
     steps = {step for step, _ in keys}
     return len(steps), sorted("/".join(each) for each in set(keys))[len(steps) :]
 

@@ -18,7 +18,7 @@ def run(name, *arguments):
 @pytest.mark.parametrize("way", [[], ["--asynchronous"]], ids=["synchronous", "asynchronous"])
 def test_killed_while_it_resumes_saves_uploads_or_prunes_a_run_goes_on(tmp_path, way):
     """After each SIGKILL: resumed from the last durable step with exact values; uploads are complete, no litter."""
-    run("kill", "--times", "30", "--folder", tmp_path, *way)
+    run("kill", "--times", "20", "--folder", tmp_path, *way)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from statedict.files import Part
 from statedict.formats.torch_archive import torch_parts
 
 from .snapshots._copy_tree import values_of
+from .tensors._copy_pairs import ORDINARY
 from .tensors._dtensor import any_sharded, is_sharded, local_of
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def dump_metadata(metadata: Metadata, stored: Sequence[Stored]) -> bytes:
 
 
 def _local(value: Any) -> Any:
+    if type(value) in ORDINARY:
+        return value
     from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
     if isinstance(value, ShardedTensor):

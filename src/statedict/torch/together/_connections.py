@@ -101,22 +101,22 @@ class RankConnections:
         """Return the lost ranks, the same on all ranks: the first finding that is recorded counts. `gone`: by the vote."""
         rank, why = self._mail.failure or (gone, "")
         timed_out = "Timed out" in why
-        own = [[rank, late(self._timeout)] if timed_out else [gone, ENDED]]
+        own = {rank: late(self._timeout)} if timed_out else {gone: ENDED}
         # Without the store, whose process may be the one that has ended, only this rank's finding is known.
         with suppress(RuntimeError, TimeoutError):
             return within(self._timeout, lambda: self._recorded(own, timed_out=timed_out))
-        return dict(own)
+        return own
 
-    def _recorded(self, own: list[list[Any]], *, timed_out: bool) -> dict[int, str]:
+    def _recorded(self, own: dict[int, str], *, timed_out: bool) -> dict[int, str]:
         """Record this rank's finding, unless another rank has; return the one that is recorded."""
         store = self._group.get_group_store()
         if timed_out:
             absent = [each for each in self._members if store.add(VOTES.format(each), 0) < self._votes]
-            own = [[each, late(self._timeout)] for each in absent] or own
+            own = dict.fromkeys(absent, late(self._timeout)) or own
         else:
             with suppress(RuntimeError):
                 store.wait([LOST], PATIENCE)
-        return dict(json.loads(store.compare_set(LOST, "", json.dumps(own)).decode()))
+        return dict(json.loads(store.compare_set(LOST, "", json.dumps([*own.items()])).decode()))
 
 
 def _world() -> dist.ProcessGroup | None:

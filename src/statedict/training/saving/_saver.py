@@ -117,9 +117,9 @@ class Saver:
     def _save_together(
         self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments, follow_up: FollowUp
     ) -> None:
-        """Save with all ranks. What fails on this one is told to the others, in the background too, so that all go on alike.
+        """Save with all ranks. An error on this rank is passed to the others by the job, in the background too.
 
-        So every rank makes the same saves, and if an asynchronous one fails, all raise at the same call.
+        So every rank makes the same saves, and if an asynchronous save fails, all ranks raise at the same call.
         """
         if self._options.busy == "wait":
             self._background.wait()
@@ -141,7 +141,7 @@ class Saver:
         self._meter = meter
         self._submit(step, job, memory)
         if self._options.busy == "replace":
-            # After it has been submitted: another rank may not know of the error yet, and goes on with this save.
+            # Only now: another rank may not know of the error yet, and takes part in this save.
             self._background.raise_error()
 
     def _save_of_ranks(self, follow_up: FollowUp) -> SaveOfRanks:

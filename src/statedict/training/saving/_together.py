@@ -8,8 +8,8 @@ connections of their own (RankConnections), never over those of the training:
 2. Each rank says where its items are, and the checksums of its files (Wrote). Rank 0 then writes what only it has, the
    metadata and the manifest, and finishes the draft, which makes the checkpoint visible in one step.
 
-If anything fails on any rank, or its process ends, all ranks raise, and nothing is left behind. What fails before the job,
-while the state is copied, is passed to the others in step 1.
+If a rank fails, or its process ends, all ranks raise, and nothing is left behind. An error that occurs before the job, while
+the state is copied, is passed to the other ranks in step 1.
 
 With `busy="replace"`, some ranks may have replaced a waiting save by a newer one, and others not yet. Saves are numbered,
 and in step 1 the newest number wins: a rank with an older one drops it, and joins with its next one.
@@ -123,7 +123,7 @@ class SaveOfRanks:
         self._metadata: Mapping[str, Metadata] = {}
 
     def fail(self, error: BaseException) -> None:
-        """Tell the other ranks, instead of `write`, that this one has nothing to save; raises the error."""
+        """Called instead of `write`: tell the other ranks that this one has failed; raises the error."""
         self._group.agree(error)
 
     def write(self, content: RankContent, meter: Meter) -> bool:
