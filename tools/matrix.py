@@ -29,8 +29,8 @@ ENVIRONMENT = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""
 
 # Where versions of Python and of NumPy have mattered; and what runs on PyTorch itself.
 PARTS = (
-    "tests/state tests/tree tests/nn tests/formats/pickle tests/formats/safetensors tests/files/test_local.py "
-    "tests/cli/test_main.py tests/cli/test_inspect.py tests/cli/test_convert.py tests/training/test_without_torch.py"
+    "tests/tree tests/training/test_without_torch.py tests/nn/test_libraries.py tests/nn/test_scenarios.py "
+    "tests/formats/pickle tests/cli/test_inspect.py tests/cli/test_convert.py tests/state/mapping"
 )
 ON_TORCH = "tests/torch/save_and_load tests/torch/modules tests/torch/optimizers tests/nn/test_libraries.py"
 
@@ -69,13 +69,14 @@ def run(name: str, cell: Cell) -> dict[str, Any]:
     except Unavailable as reason:
         return {"left out": str(reason)}
     log = HOME / f"{name}.log"
-    command = [str(python), "-m", "pytest", "-q", "-n2", "-p", "no:cacheprovider", *cell.tests.split()]
+    command = [str(python), "-m", "pytest", "-q", "-nauto", "-p", "no:cacheprovider", *cell.tests.split()]
     with log.open("w") as file:
         code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT).returncode
     counts = re.findall(r"(\d+) (passed|failed|skipped|error)", log.read_text().strip().rpartition("\n")[2])
     number = {what: int(count) for count, what in counts}
     failed = number.get("failed", 0) + number.get("error", 0) or int(code > 0)
-    return versions(python) | {"passed": number.get("passed", 0), "failed": failed, "skipped": number.get("skipped", 0)}
+    result = {"passed": number.get("passed", 0), "failed": failed, "skipped": number.get("skipped", 0)}
+    return versions(python) | result | {"tests": cell.tests}
 
 
 def environment(home: Path, cell: Cell) -> Path:

@@ -6,6 +6,7 @@ of another library is used, so that NumPy users do not need it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -129,7 +130,7 @@ def in_library(array: Array, xp: Namespace) -> Array:
     """Return the elements as an array of another library, in new memory; transferred with DLPack if both support it.
 
     The library that owns the memory makes the copy first, because DLPack shares memory, and an array of JAX must never
-    change.
+    change. NumPy's arrays are transferred by the buffer protocol: with DLPack they are read-only before NumPy 2.2.5.
     """
     source = namespace(array)
     if source is xp:
@@ -137,11 +138,11 @@ def in_library(array: Array, xp: Namespace) -> Array:
     if xp is np:
         # A copy by NumPy: JAX shares its memory read-only, but a parameter must be writable.
         return as_numpy(array).copy()
-    try:
-        return xp.from_dlpack(array.copy() if source is np else source.asarray(array, copy=True))
-    except (BufferError, RuntimeError, TypeError, ValueError):
-        # DLPack does not support this dtype (bfloat16 in NumPy), device or version: copy through NumPy.
-        return xp.asarray(as_numpy(array).copy())
+    if source is not np:
+        # DLPack may not support this dtype, device or version: then the copy goes through NumPy.
+        with suppress(BufferError, RuntimeError, TypeError, ValueError):
+            return xp.from_dlpack(source.asarray(array, copy=True))
+    return xp.asarray(as_numpy(array).copy())
 
 
 def as_numpy(array: Array) -> np.ndarray[Any, Any]:

@@ -131,10 +131,11 @@ def join_plans(plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
 
 def dump_metadata(metadata: Metadata, stored: Sequence[Stored]) -> bytes:
     """Return the content of `.metadata`, with the places of all items."""
-    from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
+    from torch.distributed.checkpoint import filesystem
 
-    metadata.version = CURRENT_DCP_VERSION
-    metadata.storage_data = {each.item: _StorageInfo(each.file, each.offset, each.nbytes) for each in stored}
+    if version := getattr(filesystem, "CURRENT_DCP_VERSION", None):  # PyTorch 2.7 writes none
+        metadata.version = version
+    metadata.storage_data = {each.item: filesystem._StorageInfo(each.file, each.offset, each.nbytes) for each in stored}
     return pickle.dumps(metadata)
 
 
