@@ -53,7 +53,10 @@ FAMILIES = (
 )  # fmt: skip
 AUTOENCODERS = ("autoencoder_kl", "autoencoder_tiny", "vq", "asymmetric_autoencoder_kl")
 STATE = "save or load or state_dict or checkpoint or tied or tie_"
-NOT_STATE = "flash or workload or download or payload or generat or pipeline or gradient_checkpointing or resize or from_hub or fsdp"
+NOT_STATE = (
+    "flash or workload or download or payload or generat or pipeline or gradient_checkpointing or resize or from_hub "
+    "or fsdp"
+)
 
 SUITES = {
     "accelerate": Suite(
