@@ -230,6 +230,13 @@ def test_rules_as_text_rename():
     assert list(StateDict({"a.w": 1, "b": 2}).rename("a.{*p} -> c.{*p}")) == ["c.w", "b"]
 
 
+@pytest.mark.parametrize("names", [{"head.wight": "x"}, "head.wight -> x"])
+def test_a_name_to_rename_that_does_not_exist_is_reported(names):
+    """`rename` warns of a name that does not match, and gives the nearest one."""
+    with pytest.warns(UserWarning, match=r"head\.wight.* does not match any name; the nearest is 'head\.weight'"):
+        assert list(StateDict({"head.weight": 1}).rename(names)) == ["head.weight"]
+
+
 @pytest.mark.parametrize(("name", "found"), [("half", "float16"), ("bf16", "bfloat16"), ("double", "float64")])
 def test_short_names_of_dtypes(name, found):
     """The usual short names of dtypes are known."""

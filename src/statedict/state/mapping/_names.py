@@ -8,9 +8,11 @@ character; `[ab]` one of these. A pattern without wildcards also matches everyth
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
+from ...errors import printable
 from .._arguments import patterns as checked
 
 Patterns = str | Iterable[str] | None
@@ -58,3 +60,11 @@ def nearest(name: str, among: Collection[str], count: int = 1) -> list[str]:
     from difflib import get_close_matches
 
     return get_close_matches(name, among, n=count, cutoff=0.6) if len(among) <= 2000 else []
+
+
+def warn_of_unknown(names: Iterable[str], among: Collection[str]) -> None:
+    """Issue a UserWarning, at the line that called the caller, for each of `names` that is not `among` the names."""
+    for name in names:
+        if name not in among:
+            near = "".join(f"; the nearest is {found!r}" for found in nearest(name, among))
+            warnings.warn(printable(f"{name!r} does not match any name{near}"), UserWarning, stacklevel=3)

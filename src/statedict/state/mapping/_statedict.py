@@ -31,10 +31,10 @@ from ..tensors._table import rows_of
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
-from ._names import Patterns, matcher, nearest
+from ._names import Patterns, matcher, nearest, warn_of_unknown
 from ._read_ahead import ReadAhead
 
-Rename = Callable[[str], str] | Mapping[str, str]
+Rename = str | Callable[[str], str] | Mapping[str, str]
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -285,11 +285,14 @@ class StateDict(MutableMapping[str, Any]):
     def rename(self, names: Rename) -> StateDict:
         """Return the state with new names.
 
-        `names` is a mapping old → new (other names are unchanged), a function of the name, or rules as text
-        (`"a.{*p} -> b.{*p}"`, see KeyMap). Raises CollisionError if two entries would get the same name.
+        `names` is a mapping from whole names to new ones (other names are unchanged), a function of the name, or rules as
+        text (`"a.{*p} -> b.{*p}"`, see KeyMap). Raises CollisionError if two entries would get the same name. Issues a
+        UserWarning for a name in the mapping, or a rule, that does not match any name.
         """
         if isinstance(names, str):
             return key_map(names).rename(self)
+        if not callable(names):
+            warn_of_unknown(names, self._values)
         new_name = names if callable(names) else lambda name: names.get(name, name)
         moved: dict[str, str] = {name: new_name(name) for name in self._values}
         taken: dict[str, str] = {}
