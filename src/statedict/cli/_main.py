@@ -1,6 +1,7 @@
 """The program: the table of its commands, and the place where errors become messages.
 
-A user's mistake gives one line on standard error and exit code 2. A traceback is always a bug in this program.
+A user's mistake gives a message on standard error and exit code 2: a box from Typer for a mistake in the arguments, one line
+for everything else. A traceback is always a bug in this program.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ from ..errors import StateDictError
 from ._files import note, one_line
 
 
-class CommandWithExamples(TyperCommand):
+class PlainFlags:
+    """Part of a command or group whose help does not show `<bool>` after its flags, as Typer does since 0.29."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                setattr(param, "metavar", "")  # noqa: B010
+        return params
+
+
+class CommandWithExamples(PlainFlags, TyperCommand):
     """A command whose help ends with its examples, each in one line that can be copied, however narrow the terminal is."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -37,7 +49,7 @@ class CommandWithExamples(TyperCommand):
             typer.echo("\n".join([f" {heading}", "", *lines, ""]))
 
 
-class Program(TyperGroup):
+class Program(PlainFlags, TyperGroup):
     """The commands; an exception in one becomes a message and an exit code.
 
     Exceptions are handled here, not around the whole program, because Typer handles some of their builtin base classes

@@ -35,6 +35,9 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
 ]
+Other = Annotated[
+    str | None, typer.Argument(metavar="OTHER", help="A checkpoint of the model: short for --keys OTHER.")
+]
 Keys = Annotated[
     str | None, typer.Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
 ]
@@ -62,6 +65,7 @@ SaveMap = Annotated[
 
 def match(
     file: File,
+    other: Other = None,
     model: Model = None,
     keys: Keys = None,
     root: Root = "auto",
@@ -86,7 +90,7 @@ def match(
 
     Examples:
 
-        statedict match pretrained.pt --keys mine.pt
+        statedict match pretrained.pt mine.pt
 
         statedict match pretrained.pt --model mypackage.models:make_encoder --exclude head
 
@@ -94,8 +98,9 @@ def match(
 
         statedict match theirs.pt --keys mine.pt --infer --save-map names.toml
     """
-    if (model is None) == (keys is None):
-        raise typer.BadParameter("exactly one of them is required", param_hint="--model, --keys")
+    if [other, model, keys].count(None) != 2:
+        raise typer.BadParameter("exactly one of them is required", param_hint="OTHER, --model, --keys")
+    keys = keys or other
     if save_map is not None:
         keep_inputs(save_map, file, keys, map_name, option="--save-map")
     from statedict import plan

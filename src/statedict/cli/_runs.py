@@ -33,6 +33,7 @@ def _existing(directory: str) -> str:
 Run = Annotated[
     str,
     typer.Argument(
+        metavar="DIRECTORY",
         help="The directory of a run, of CheckpointManager or another framework; or its URL in an object store.",
         show_default=False,
         callback=_existing,

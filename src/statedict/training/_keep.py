@@ -153,8 +153,8 @@ def within(*, days: float | None = None, hours: float | None = None, minutes: fl
 def at_most(size: int | str, keep: Keep | int | None = None) -> RunPolicy:
     """Keep the newest checkpoints that together take at most `size` (bytes, or text such as `"200GB"`).
 
-    With `keep`, keep only the newest of those that this policy keeps. The newest checkpoint and pinned ones count, although
-    they are kept even if they are larger. A file that several checkpoints share counts once for each of them.
+    `keep` is another policy: choose only among the checkpoints that it keeps. The newest checkpoint and pinned ones count,
+    although they are kept even if they are larger. A file that several checkpoints share counts once for each of them.
 
     >>> from datetime import datetime
     >>> from pathlib import Path

@@ -63,7 +63,7 @@ class CheckpointManager:
     Without that, the error is printed when the interpreter exits, and the exit status is 120.
 
     Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
-    DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the
+    DiskFullError say what to do; no checkpoint is lost, and the next save works once that is done. AfterSaveError: the
     checkpoint was saved, but flushing its directory entry or deleting older ones failed.
 
     >>> import tempfile, statedict

@@ -23,7 +23,7 @@ def test_a_run():
     html = shown({"model": statedict.StateDict(layers), "epoch": 7, "note": "<b>hello</b>"})
     assert ": torch, " in html
     assert "root &#x27;model&#x27;" in html
-    assert "3 tensors, 48 bytes (3 float32)" in html
+    assert "3 tensors, 12 elements, 48 bytes (3 float32)" in html
     assert "<code>layers.{0…2}.weight  ×3</code></td><td>float32 [2, 2]</td>" in html
     assert "<code>epoch: 7</code>" in html
     assert "&lt;b&gt;hello&lt;/b&gt;" in html

@@ -50,7 +50,7 @@ def unread(names, shape=(2, 3)):
 def test_layers_are_one_line():
     """Repeated layers are one line with their count, dtype and shape; totals come first; nothing is read."""
     html = unread([f"layers.{i}.weight" for i in range(12)])._repr_html_()
-    assert "StateDict: 12 tensors, 288 bytes (12 float32)" in html
+    assert "StateDict: 12 tensors, 72 elements, 288 bytes (12 float32)" in html
     assert "<code>layers.{0…11}.weight  ×12</code></td><td>float32 [2, 3]</td>" in html
     assert tags(html) == {"div", "p", "b", "details", "summary", "table", "tr", "td", "code"}
 
@@ -85,4 +85,4 @@ def test_it_is_short_whatever_it_shows():
 
 def test_an_empty_state():
     """An empty state has a short page of its own."""
-    assert "StateDict: 0 tensors, 0 bytes" in StateDict()._repr_html_()
+    assert "StateDict: 0 tensors, 0 elements, 0 bytes" in StateDict()._repr_html_()

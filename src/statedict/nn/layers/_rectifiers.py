@@ -224,7 +224,7 @@ class Hardshrink(Module):
 
 
 class Softshrink(Hardshrink):
-    """x moved towards 0 by lambd, and 0 within.
+    """x moved towards 0 by lambd; 0 where |x| is at most lambd.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -63,7 +63,10 @@ class TransformerEncoderLayer(Module):
         self.activation = _activation(activation)
 
     def forward(self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool = False) -> Any:
-        """(length, samples, d_model) to the same shape, or with `batch_first` samples first, or without samples."""
+        """Return an array of the same shape as `src`: (length, samples, d_model), or (length, d_model).
+
+        With `batch_first`, samples are the first dimension.
+        """
 
         def attend(x: Any) -> Any:
             seen = self.self_attn(
@@ -129,7 +132,7 @@ class TransformerDecoderLayer(Module):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Any:
-        """(length, samples, d_model) and the encoder's output, to the first one's shape."""
+        """Return an array of the same shape as `tgt`, (length, samples, d_model); `memory` is the encoder's output."""
 
         def attend(x: Any) -> Any:
             seen = self.self_attn(
@@ -185,7 +188,10 @@ class TransformerEncoder(Module):
     def forward(
         self, src: Any, mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool | None = None
     ) -> Any:
-        """(length, samples, d_model) to the same shape, or with `batch_first` samples first, or without samples."""
+        """Return an array of the same shape as `src`: (length, samples, d_model), or (length, d_model).
+
+        With `batch_first`, samples are the first dimension.
+        """
         x = src
         for layer in self.layers:
             x = layer(x, src_mask=mask, src_key_padding_mask=src_key_padding_mask, is_causal=bool(is_causal))
@@ -220,7 +226,7 @@ class TransformerDecoder(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Any:
-        """(length, samples, d_model) and the encoder's output, to the first one's shape."""
+        """Return an array of the same shape as `tgt`, (length, samples, d_model); `memory` is the encoder's output."""
         x = tgt
         for layer in self.layers:
             x = layer(
@@ -298,7 +304,7 @@ class Transformer(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Any:
-        """(source length, samples, d_model) and (target length, samples, d_model), to the second one's shape."""
+        """Return an array of the same shape as `tgt`, (target length, samples, d_model); `src` is (length, samples, d_model)."""
         batch = 0 if self.batch_first else 1
         if raw(src).ndim == 3 and raw(src).shape[batch] != raw(tgt).shape[batch]:
             raise RuntimeError("the batch number of src and tgt must be equal")

@@ -56,10 +56,17 @@ def parents(name: str) -> list[str]:
 
 
 def nearest(name: str, among: Collection[str], count: int = 1) -> list[str]:
-    """Return the names that were probably meant; empty if none is close."""
+    """Return the names that were probably meant: similar ones, or longer ones that end in `name`.
+
+    >>> nearest("head.wieght", ["head.weight"]), nearest("0", ["module.0", "module.1"])
+    (['head.weight'], ['module.0'])
+    """
     from difflib import get_close_matches
 
-    return get_close_matches(name, among, n=count, cutoff=0.6) if len(among) <= 2000 else []
+    if len(among) > 2000:
+        return []
+    close = get_close_matches(name, among, n=count, cutoff=0.6)
+    return close or [longer for longer in among if longer.endswith(f".{name}")][:count]
 
 
 def warn_of_unknown(names: Iterable[str], among: Collection[str]) -> None:

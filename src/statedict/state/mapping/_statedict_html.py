@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from math import prod
 from typing import TYPE_CHECKING
 
 from ..tensors._absent import Absent
@@ -29,7 +30,7 @@ def state_html(state: StateDict) -> str:
 
 
 def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
-    """Return one line (tensors, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
+    """Return one line (tensors, elements, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
     leaves = {name: leaf for name, leaf in state.leaves() if not isinstance(leaf, Absent)}
     known = {name: _described(leaf) for name, leaf in leaves.items()}
     ties = (" = ".join(names[:FEW]) for names in state.tied)
@@ -46,7 +47,8 @@ def _counts(leaves: Collection[Leaf | Compound]) -> str:
     dtypes = Counter(_dtype(leaf).name for leaf in leaves)
     nbytes = sum(leaf.nbytes for leaf in leaves)
     listed = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
-    return f"{len(leaves):,} tensors, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
+    elements = sum(prod(leaf.spec.shape if isinstance(leaf, Leaf) else leaf.shape) for leaf in leaves)
+    return f"{len(leaves):,} tensors, {elements:,} elements, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
 
 
 def _dtype(leaf: Leaf | Compound) -> DType:
