@@ -16,6 +16,7 @@ model = nn.Linear(3, 2)
 reveal_type(statedict.state_dict(model))  # StateDict
 reveal_type(statedict.snapshot(model))  # StateDict
 reveal_type(statedict.snapshot(statedict.state_dict(model)).select("weight"))  # StateDict
+reveal_type(statedict.state_dict(model).rename("a -> b").rename(statedict.KeyMap("b -> c")))  # StateDict
 reveal_type(statedict.load_state_dict(model, "model.pt"))  # LoadReport
 reveal_type(statedict.open("model.pt").state_dict())  # StateDict
 reveal_type(statedict.match(model, "model.pt").key_map)  # KeyMap

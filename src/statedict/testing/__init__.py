@@ -17,6 +17,8 @@ not import it.
 from ._law import law
 from .format_laws._folder_suite import FolderSuite
 from .format_laws._format_suite import FormatSuite
+from .format_laws._format_under_test import FormatUnderTest
 from .host_laws._host_suite import HostSuite
+from .host_laws._host_under_test import HostUnderTest
 
-__all__ = ["FolderSuite", "FormatSuite", "HostSuite", "law"]
+__all__ = ["FolderSuite", "FormatSuite", "FormatUnderTest", "HostSuite", "HostUnderTest", "law"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statedict import KeyMap
 from statedict.errors import CollisionError, NotAStateError, UnknownNameError
 from statedict.state import Leaf, StateDict, Storage, contiguous, dtype
 
@@ -228,6 +229,8 @@ def test_a_deep_copy_is_a_state():
 def test_rules_as_text_rename():
     """`rename` takes what `load_state_dict(rename=)` takes."""
     assert list(StateDict({"a.w": 1, "b": 2}).rename("a.{*p} -> c.{*p}")) == ["c.w", "b"]
+    transposed = StateDict({"a.w": np.ones((2, 3))}).rename(KeyMap("a.{*p} -> c.{*p} | transpose"))
+    assert transposed["c.w"].shape == (3, 2)
 
 
 @pytest.mark.parametrize("names", [{"head.wight": "x"}, "head.wight -> x"])

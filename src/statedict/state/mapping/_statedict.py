@@ -285,12 +285,14 @@ class StateDict(MutableMapping[str, Any]):
     def rename(self, names: Rename) -> StateDict:
         """Return the state with new names.
 
-        `names` is a mapping from whole names to new ones (other names are unchanged), a function of the name, or rules as
-        text (`"a.{*p} -> b.{*p}"`, see KeyMap). Raises CollisionError if two entries would get the same name. Issues a
+        `names` is a mapping from whole names to new ones (other names are unchanged), a function of the name, a
+        KeyMap, or its rules as text (`"a.{*p} -> b.{*p}"`). Raises CollisionError if two entries would get the same name. Issues a
         UserWarning for a name in the mapping, or a rule, that does not match any name.
         """
         if isinstance(names, str):
-            return key_map(names).rename(self)
+            names = key_map(names)
+        if hasattr(names, "rename"):  # a KeyMap, which also converts tensors
+            return names.rename(self)  # type: ignore[no-any-return]
         if not callable(names):
             warn_of_unknown(names, self._values)
         new_name = names if callable(names) else lambda name: names.get(name, name)
@@ -303,10 +305,11 @@ class StateDict(MutableMapping[str, Any]):
         metadata = None if self._metadata is None else _metadata.renamed(self._metadata, moved)
         return self._new({moved[name]: value for name, value in self._values.items()}, metadata)
 
-    def to(self, dtype: DType | str, *, only: Patterns = None) -> StateDict:
+    def to(self, dtype: Any, *, only: Patterns = None) -> StateDict:
         """Return the state with its floating-point tensors cast to `dtype`; they are cast when they are read.
 
-        `only`: cast only names that match these patterns. Integer, boolean and complex tensors are not changed. Tied
+        `dtype`: a name such as `"bf16"` or `"float16"`, or a dtype of torch or NumPy. `only`: cast only names that match
+        these patterns. Integer, boolean and complex tensors are not changed. Tied
         tensors stay tied. The results equal those of PyTorch's casts, including overflow.
         """
         from ..casts._cast import Casts
