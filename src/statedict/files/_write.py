@@ -144,7 +144,9 @@ def write(
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:
-        raise TypeError(f"a path or a binary file object is expected, not {type(target).__name__}: pass the object first")
+        raise TypeError(
+            f"a path or a binary file object is expected, not {type(target).__name__}: pass the object first"
+        )
 
 
 def total_of(parts: Sequence[Part]) -> int:

@@ -226,6 +226,14 @@ def test_a_deep_copy_is_a_state():
     assert (type(copied), copied._metadata, state["w"].tolist()) == (StateDict, state._metadata, [1, 1])
 
 
+def test_lists_of_names_and_patterns():
+    """`select` and `drop` take patterns and lists of them; `only` takes any iterable of names."""
+    state = StateDict({"a.w": 1, "b": 2, "c": 3})
+    assert list(state.select(["a", "b"])) == list(state.select("a", "b")) == ["a.w", "b"]
+    assert list(state.drop(["a", "b"])) == ["c"]
+    assert list(state.only(name for name in ("c", "a.w", "a"))) == ["a.w", "c"]
+
+
 def test_rules_as_text_rename():
     """`rename` takes what `load_state_dict(rename=)` takes."""
     assert list(StateDict({"a.w": 1, "b": 2}).rename("a.{*p} -> c.{*p}")) == ["c.w", "b"]

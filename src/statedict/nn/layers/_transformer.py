@@ -304,7 +304,7 @@ class Transformer(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Any:
-        """Return an array of the same shape as `tgt`, (target length, samples, d_model); `src` is (length, samples, d_model)."""
+        """Return an array of the same shape as `tgt`; both are (length, samples, d_model), each with its own length."""
         batch = 0 if self.batch_first else 1
         if raw(src).ndim == 3 and raw(src).shape[batch] != raw(tgt).shape[batch]:
             raise RuntimeError("the batch number of src and tgt must be equal")

@@ -33,6 +33,16 @@ def matcher(patterns: Patterns) -> Callable[[str], bool]:
     return lambda name: compiled.fullmatch(name) is not None
 
 
+def each(patterns: Iterable[Patterns]) -> list[str]:
+    """Return patterns, or names, one by one, from arguments that may also be lists of them.
+
+    >>> each(["head", ["encoder.0", "encoder.1"]])
+    ['head', 'encoder.0', 'encoder.1']
+    """
+    given = (checked("patterns", one) for one in patterns)
+    return [one for part in given for one in ([part] if isinstance(part, str) else part or ())]
+
+
 @lru_cache(maxsize=256)
 def _regex(pattern: str) -> str:
     from fnmatch import translate

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import (
     Callable,
-    Container,
     Hashable,
     Iterable,
     Iterator,
@@ -31,7 +30,7 @@ from ..tensors._table import rows_of
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
-from ._names import Patterns, matcher, nearest, warn_of_unknown
+from ._names import Patterns, each, matcher, nearest, warn_of_unknown
 from ._read_ahead import ReadAhead
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
@@ -243,19 +242,19 @@ class StateDict(MutableMapping[str, Any]):
 
     # Operations: each returns a new StateDict and reads no tensor.
 
-    def select(self, *patterns: str) -> StateDict:
+    def select(self, *patterns: Patterns) -> StateDict:
         """Return the entries that match any glob pattern (a module's path matches all below it); partner of `drop`."""
-        fits = matcher(patterns)
+        fits = matcher(each(patterns))
         return self._filtered(lambda name: fits(name))
 
-    def drop(self, *patterns: str) -> StateDict:
+    def drop(self, *patterns: Patterns) -> StateDict:
         """Return the entries that do not match any of the patterns; partner of `select`."""
-        fits = matcher(patterns)
+        fits = matcher(each(patterns))
         return self._filtered(lambda name: not fits(name))
 
-    def only(self, names: Container[str]) -> StateDict:
+    def only(self, names: str | Iterable[str]) -> StateDict:
         """Return the entries with exactly these names, in this state's order; unlike in `select`, they are not patterns."""
-        return self._filtered(names.__contains__)
+        return self._filtered(set(each([names])).__contains__)
 
     def sub(self, path: str) -> StateDict:
         """Return the state of the submodule at `path`, with names relative to it; partner of `with_prefix`.
@@ -286,16 +285,16 @@ class StateDict(MutableMapping[str, Any]):
         """Return the state with new names.
 
         `names` is a mapping from whole names to new ones (other names are unchanged), a function of the name, a
-        KeyMap, or its rules as text (`"a.{*p} -> b.{*p}"`). Raises CollisionError if two entries would get the same name. Issues a
-        UserWarning for a name in the mapping, or a rule, that does not match any name.
+        KeyMap, or its rules as text (`"a.{*p} -> b.{*p}"`). Raises CollisionError if two entries would get the same name.
+        Issues a UserWarning for a name in the mapping, or a rule, that does not match any name.
         """
-        if isinstance(names, str):
-            names = key_map(names)
-        if hasattr(names, "rename"):  # a KeyMap, which also converts tensors
-            return names.rename(self)  # type: ignore[no-any-return]
-        if not callable(names):
-            warn_of_unknown(names, self._values)
-        new_name = names if callable(names) else lambda name: names.get(name, name)
+        rules = key_map(names) if isinstance(names, str) else names
+        if hasattr(rules, "rename"):  # a KeyMap, which also converts tensors
+            renamed: StateDict = rules.rename(self)
+            return renamed
+        if not callable(rules):
+            warn_of_unknown(rules, self._values)
+        new_name = rules if callable(rules) else lambda name: rules.get(name, name)
         moved: dict[str, str] = {name: new_name(name) for name in self._values}
         taken: dict[str, str] = {}
         for old, new in moved.items():
@@ -441,7 +440,7 @@ def _required_dtype(value: Any) -> DType:
     if isinstance(value, DType):
         return value
     try:
-        return find_dtype(str(value))
+        return find_dtype(getattr(value, "__name__", str(value)))  # numpy.float16 is a class
     except KeyError:
         raise ValueError(
             f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, for example to 'bfloat16'. "

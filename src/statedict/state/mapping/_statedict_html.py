@@ -30,7 +30,7 @@ def state_html(state: StateDict) -> str:
 
 
 def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
-    """Return one line (tensors, elements, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
+    """Return one line (tensors, elements, bytes, dtypes), and sections: the tensors, the ties, the other entries' names."""
     leaves = {name: leaf for name, leaf in state.leaves() if not isinstance(leaf, Absent)}
     known = {name: _described(leaf) for name, leaf in leaves.items()}
     ties = (" = ".join(names[:FEW]) for names in state.tied)

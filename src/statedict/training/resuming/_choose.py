@@ -88,7 +88,8 @@ def _checked(at: Any) -> int | RunPolicy:
         return at
     if isinstance(at, (str, os.PathLike)):
         raise TypeError(
-            f'at= must be a step, a checkpoint, or best("metric"), not {at!r}; to resume from another run, pass its directory first: resume({str(at)!r})'
+            f'at= must be a step, a checkpoint, or best("metric"), not {at!r}; '
+            f"to resume from another run, pass its directory first: resume({str(at)!r})"
         )
     return _objects.checked_step(at)
 
