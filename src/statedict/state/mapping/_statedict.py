@@ -308,8 +308,8 @@ class StateDict(MutableMapping[str, Any]):
         """Return the state with its floating-point tensors cast to `dtype`; they are cast when they are read.
 
         `dtype`: a name such as `"bf16"` or `"float16"`, or a dtype of torch or NumPy. `only`: cast only names that match
-        these patterns. Integer, boolean and complex tensors are not changed. Tied
-        tensors stay tied. The results equal those of PyTorch's casts, including overflow.
+        these patterns. Integer, boolean and complex tensors are not changed. Tied tensors stay tied. The results equal
+        those of PyTorch's casts, including overflow.
         """
         from ..casts._cast import Casts
 
