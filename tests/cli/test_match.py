@@ -34,6 +34,7 @@ def files(tmp_path, monkeypatch):
 def test_it_fits(call, files):
     """A file that would load, wrapper and root and all: exit code 0."""
     assert call("match", "theirs.pt", "--keys", "mine.pt").code == 0
+    assert call("match", "theirs.pt", "mine.pt").code == 0
     assert call("match", "theirs.pt", "--model", "zoo_for_match:make").code == 0
     assert call("match", "theirs.pt", "--model", "zoo_for_match.make").code == 0
 
@@ -69,9 +70,10 @@ def test_rules(call, files):
     [
         ([], "exactly one of them is required"),
         (["--keys", "mine.pt", "--model", "a:b"], "exactly one of them is required"),
+        (["mine.pt", "--keys", "mine.pt"], "exactly one of them is required"),
         (["--model", "no_such_module:make"], "no_such_module"),
         (["--model", "zoo_for_match:nothing"], "nothing"),
-        (["--model", "zoo_for_match"], "zoo_for_match"),
+        (["--model", "zoo_for_match"], "name a function in it"),
         (["--keys", "mine.pt", "--mismatched", "ignore"], "ignore"),
         (["--keys", "mine.pt", "--rename", "nonsense"], "nonsense"),
     ],

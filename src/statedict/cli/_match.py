@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from traceback import extract_tb
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,7 +171,10 @@ def _made(place: str) -> Any:
     """Call the function at `package.module:name` (or `.name`); the current directory is importable, as with `python -m`."""
     sys.path.insert(0, "")
     try:
-        return resolve_name(place)()
+        function = resolve_name(place)
+        if isinstance(function, ModuleType):
+            raise TypeError(f"it is a module; name a function in it: {place}:FUNCTION")
+        return function()
     except Exception as error:  # the user's code may raise anything
         reason = f"{type(error).__name__}: {error}{_line_of_user(error)}"
         raise typer.BadParameter(f"{place!r} did not return a model: {reason}", param_hint="--model") from error

@@ -17,7 +17,7 @@ from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
 from ._options import Format, JsonSummary, SharedRoot, as_bad_parameter, option
 from ._progress import showing
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="The checkpoints to merge.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="The checkpoints to merge.")]
 Output = Annotated[
     str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")
 ]

@@ -19,7 +19,7 @@ COLOURS = {"error": "bold red", "unread": "bold red", "warning": "yellow", "note
 
 
 def verify(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Checkpoints: files, or directories.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Checkpoints: files, or directories.")],
     values: Annotated[bool, typer.Option("--values", help="Also search every tensor for NaN and Inf.")] = False,
     as_json: AsJson = False,
 ) -> None:
