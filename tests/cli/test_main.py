@@ -29,7 +29,7 @@ def test_help_lists_the_commands(call):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented(call, name):
-    """Each command has an example in its help, and a chapter of the reference; each option has a help text, a flag no type."""
+    """Each command has an example in its help, and a chapter of the reference; an option has a help text, a flag no type."""
     assert "<bool>" not in call(name, "--help").out
     command = COMMANDS[name]
     assert f"statedict {name}" in call(name, "--help").out
