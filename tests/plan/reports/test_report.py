@@ -215,6 +215,16 @@ def test_a_policy_is_suggested_by_the_shapes(name, old, new, policy):
     assert match(source, target, mismatched={name: policy}).ok
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("position_ids", (1, 512), (1, 1024)), ("relative_position_index", (49, 49), (144, 144))]
+)
+def test_indices_are_skipped(name, old, new):
+    """Position numbers are not resized: the model has computed its own."""
+    source, target = ({name: np.zeros(shape, int), "weight": np.zeros(2)} for shape in (old, new))
+    (suggestion,) = match(source, target).report().suggestions
+    assert f"mismatched={{{name!r}: 'skip'}}" in suggestion.call
+
+
 def test_nothing_is_suggested_that_could_as_well_be_another():
     """If a rename is ambiguous (q may be query or key), none is suggested."""
     source = network(parts=("attn.query", "attn.key", "mlp"))

@@ -207,3 +207,8 @@ def test_an_unknown_mode_is_refused():
     """A mode that does not exist is named."""
     with pytest.raises(ValueError, match="not 'nearest'"):
         interpolate("nearest")
+
+
+def test_integers_are_not_interpolated():
+    """Position numbers are not resized: the values between them would be wrong positions."""
+    assert "floating-point elements, not int64" in refused("interpolate", np.arange(4), np.arange(8))

@@ -58,6 +58,8 @@ def interpolate(
         raise ValueError(f"mode must be 'bicubic', 'bilinear' or 'linear', not {mode!r}")
 
     def decide(source: Spec, target: Spec) -> Adaptation | str:
+        if not (source.dtype.is_floating or source.dtype.is_complex):
+            return f"'interpolate' needs floating-point elements, not {source.dtype.name}"
         differ = [n for n, (a, b) in enumerate(zip(source.shape, target.shape)) if a != b]
         if len(source.shape) != len(target.shape) or not 1 <= len(differ) <= 2 or 0 in source.shape:
             return "'interpolate' needs shapes that differ in one dimension or two"
