@@ -31,22 +31,30 @@ class ReadAhead:
         self._next, self._count = -1, 1
 
     def batch(self, name: str, values: Mapping[str, Any]) -> list[str]:
-        """Return `name`, and the names of the unread tensors among `values` to be read with it."""
+        """Return `name`, and the names of the unread tensors among `values` to be read with it: MOST bytes at most."""
         place = self._places.get(name)
         if place is None:
             return [name]
-        self._count = 2 * self._count if place == self._next else 1
-        names: list[str] = []
-        left = MOST
-        for at in range(place, len(self._names)):
-            value = values.get(self._names[at])
+        self._count = 2 * self._count if self._continues(place, values) else 1
+        self._next = place + 1
+        names, left = [name], MOST - values[name].nbytes
+        # Only a caller who reads in order goes over what has been read already, so each name is passed once.
+        while len(names) < self._count and self._next < len(self._names):
+            value = values.get(self._names[self._next])
             if isinstance(value, (Leaf, Compound)):
-                if len(names) == self._count or left <= 0:
-                    self._next = at
-                    break
-                names.append(self._names[at])
                 left -= value.nbytes
+                if left < 0:
+                    break
+                names.append(self._names[self._next])
+            self._next += 1
         return names
+
+    def _continues(self, place: int, values: Mapping[str, Any]) -> bool:
+        """Return whether nothing is left to read between the last read and this one."""
+        if not 0 <= self._next <= place:
+            return False
+        between = (values.get(self._names[at]) for at in range(self._next, place))
+        return not any(isinstance(value, (Leaf, Compound)) for value in between)
 
     def stop(self) -> None:
         """Begin again with a single tensor."""

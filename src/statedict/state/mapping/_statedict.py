@@ -18,9 +18,10 @@ from collections.abc import (
     MutableMapping,
 )
 from copy import deepcopy
+from threading import Lock
 from typing import Any, Self
 
-from ...errors import CollisionError, NotAStateError, StateDictError, UnknownNameError, printable
+from ...errors import CollisionError, NotAStateError, UnknownNameError, printable
 from .._arguments import a, flags, mappings, maybe, texts
 from ..tensors._dtype import DType
 from ..tensors._dtype import dtype as find_dtype
@@ -35,6 +36,8 @@ from ._names import Patterns, matcher, nearest
 from ._read_ahead import ReadAhead
 
 Rename = Callable[[str], str] | Mapping[str, str]
+# Held while leaves are replaced by arrays, so that the arrays of tied leaves are from the same read.
+_REPLACING = Lock()
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -379,22 +382,27 @@ class StateDict(MutableMapping[str, Any]):
         names = self._ahead.batch(name, self._values)
         try:
             self._read(names)
-        except (StateDictError, OSError):
+        except Exception:
             if len(names) == 1:
                 raise
-            # If another tensor is damaged, this one can still be read.
+            # Another tensor may be damaged, in a closed file, or too much for the memory: this one can still be read.
             self._ahead.stop()
             self._read([name])
 
     def _read(self, names: Iterable[str]) -> None:
         """Replace the leaves of these names, and all leaves in the same storages, by arrays, so that ties are preserved."""
         values = self._values
-        found = {name: value for name in names if isinstance(value := values[name], (Leaf, Compound))}
+        found = {name: value for name in names if isinstance(value := values.get(name), (Leaf, Compound))}
         if self._ties():
             for leaf in list(found.values()):
                 if isinstance(leaf, Leaf):
                     found.update((name, values[name]) for name in self._within(leaf))
-        values.update(zip(found, materialize(list(found.values()), library(self._backend))))
+        arrays = materialize(list(found.values()), library(self._backend))
+        # Other threads may have read, replaced or deleted some of them meanwhile.
+        with _REPLACING:
+            values.update(
+                (name, array) for (name, leaf), array in zip(found.items(), arrays) if values.get(name) is leaf
+            )
 
     def _ties(self) -> dict[Hashable, dict[str, None]]:
         """Return the names by storage, created now if needed."""
