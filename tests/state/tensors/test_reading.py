@@ -1,5 +1,8 @@
 """Reading the tensors of a state that came from a file: each once, some together, ties kept."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from tests.cost import calls
@@ -121,6 +124,24 @@ def test_changes_while_a_tensor_is_read():
         state["t1"]
     assert state["t2"] == 7
     assert list(state) == ["t0", "t2", "t3", "t4", "t5"]
+
+
+def test_threads_read_a_state_at_once():
+    """Each tensor is the same object for all of them, and ties are kept."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            state = state_of(Counting(), 40, tied=["a", "b"])
+            with ThreadPoolExecutor(4) as threads:
+                found = list(
+                    threads.map(lambda names, s=state: {n: s[n] for n in names}, [[*state], [*reversed(state)]] * 2)
+                )
+            assert all(each[name] is state[name] for each in found for name in state)
+            assert np.shares_memory(state["a"], state["t0"])
+            assert np.shares_memory(state["a"], state["b"])
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_reading_here_and_there():

@@ -35,18 +35,20 @@ class ReadAhead:
         place = self._places.get(name)
         if place is None:
             return [name]
-        self._count = 2 * self._count if self._continues(place, values) else 1
-        self._next = place + 1
-        names, left = [name], MOST - values[name].nbytes
+        count = self._count = 2 * self._count if self._continues(place, values) else 1
+        names: list[str] = []
+        at, left = place, MOST
         # Only a caller who reads in order goes over what has been read already, so each name is passed once.
-        while len(names) < self._count and self._next < len(self._names):
-            value = values.get(self._names[self._next])
+        while at < len(self._names) and len(names) < count:
+            value = values.get(self._names[at])
             if isinstance(value, (Leaf, Compound)):
                 left -= value.nbytes
-                if left < 0:
+                if names and left < 0:
                     break
-                names.append(self._names[self._next])
-            self._next += 1
+                names.append(self._names[at])
+            at += 1
+        # Threads that read the same state at once only confuse which of them continues.
+        self._next = at
         return names
 
     def _continues(self, place: int, values: Mapping[str, Any]) -> bool:

@@ -407,9 +407,8 @@ class StateDict(MutableMapping[str, Any]):
     def _ties(self) -> dict[Hashable, dict[str, None]]:
         """Return the names by storage, created now if needed."""
         if self._by_storage is None:
-            self._by_storage = {}
-            if rows_of([value for value in self._values.values() if isinstance(value, Leaf)]) is None:
-                self._note(self._values)
+            found = _leaves_in(self._values)
+            self._by_storage = {} if rows_of(list(found.values())) is not None else _by_storage(found, {})
         return self._by_storage
 
     def _within(self, leaf: Leaf) -> list[str]:
@@ -422,11 +421,10 @@ class StateDict(MutableMapping[str, Any]):
         """Update the names by storage, if they were created, with those of these names that have leaves."""
         if self._by_storage is None:
             return
-        new = [name for name in changed if isinstance(self._values[name], Leaf)]
+        new = _leaves_in({name: self._values[name] for name in changed})
         if new and not self._by_storage:
-            new = [name for name, value in self._values.items() if isinstance(value, Leaf)]
-        for name in new:
-            self._by_storage.setdefault(self._values[name].storage.key, {})[name] = None
+            new = _leaves_in(self._values)
+        _by_storage(new, self._by_storage)
 
     def _read_within(self, name: str, value: Any) -> None:
         """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
@@ -437,6 +435,18 @@ class StateDict(MutableMapping[str, Any]):
             arrays = materialize(leaves, library(self._backend))
             made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
             self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
+
+
+def _leaves_in(values: dict[str, Any]) -> dict[str, Leaf]:
+    # A copy first, which no other thread can interrupt.
+    return {name: value for name, value in list(values.items()) if isinstance(value, Leaf)}
+
+
+def _by_storage(leaves: dict[str, Leaf], names: dict[Hashable, dict[str, None]]) -> dict[Hashable, dict[str, None]]:
+    """Add the names of leaves to `names`, by the keys of their storages; return `names`."""
+    for name, leaf in leaves.items():
+        names.setdefault(leaf.storage.key, {})[name] = None
+    return names
 
 
 def _required_dtype(value: Any) -> DType:
