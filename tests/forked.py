@@ -6,6 +6,7 @@ Tests of what happens while packages are imported need a new interpreter instead
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
 import subprocess
@@ -49,6 +50,8 @@ class Started:
         self._printed = [Path(self._folder.name, name) for name in ("output", "errors")]
         self._process = _context().Process(target=_main, args=(program, arguments, self._printed, options))
         self._process.start()
+        # A test that fails may leave it running, and multiprocessing waits for it at exit.
+        atexit.register(self._process.kill)
         self.pid = self._process.pid
 
     @property

@@ -1,6 +1,7 @@
 """Whether there is memory for a backup: limited by the system, the process and control groups of both versions."""
 
-import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +17,8 @@ def system(tmp_path, monkeypatch):
     (tmp_path / "cgroup").write_text("4:memory:/a/b\n0::/a/b\n")
     monkeypatch.setattr(_process, "MEMORY", tmp_path / "meminfo")
     monkeypatch.setattr(_process, "GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(_process, "LIMITS", tmp_path / "limits")
+    monkeypatch.setattr(_process, "STATUS", tmp_path / "status")
     versions = [(tmp_path / number, *names) for number, (_, *names) in zip("21", _process.VERSIONS)]
     monkeypatch.setattr(_process, "VERSIONS", versions)
     return tmp_path
@@ -30,13 +33,11 @@ def test_half_of_what_is_available(system):
     assert not have_room(_process.FLOOR + 1)
 
 
-@pytest.mark.parametrize(("which", "used"), _process.OWN)
-def test_limits_of_the_process(system, monkeypatch, which, used):
+@pytest.mark.parametrize(("limit", "used"), _process.OWN)
+def test_limits_of_the_process(system, monkeypatch, limit, used):
     """What `ulimit` allows to this process, without what it has allocated."""
     (system / "status").write_text(f"VmPeak: 99 kB\n{used}\t{GB >> 10} kB\n")
-    monkeypatch.setattr(_process, "STATUS", system / "status")
-    unlimited = resource.RLIM_INFINITY
-    monkeypatch.setattr(resource, "getrlimit", lambda asked: (3 * GB if asked == which else unlimited, unlimited))
+    (system / "limits").write_text(f"{limit:25} {3 * GB:<20} unlimited bytes\n")
     assert have_room(GB)
     assert not have_room(GB + 1)
 
@@ -61,6 +62,16 @@ def test_groups_without_a_limit(system, text):
         root.mkdir()
         (root / limit).write_text(text)
     assert have_room(4 * GB)
+
+
+def test_a_limit_of_this_process():
+    """What the system says about this process is understood, with a limit and without one."""
+    code = (
+        "import resource; from statedict.state import have_room; print(have_room(64 << 20), end=' '); "
+        "resource.setrlimit(resource.RLIMIT_AS, (100 << 20,) * 2); print(have_room(64 << 20))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_many_names_are_counted():

@@ -100,7 +100,7 @@ def install(name: str) -> None:
     from statedict.state import _process
 
     # Neither system says how much memory is available.
-    _process.MEMORY = _process.GROUP = "/nowhere"
+    _process.MEMORY = _process.LIMITS = _process.GROUP = "/nowhere"
 
 
 def _windows_open(path: Any, flags: int, mode: int = 0o777) -> int:

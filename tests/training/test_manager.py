@@ -487,6 +487,13 @@ def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
         assert counter.count == 1
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_time_limit_that_is_not_a_timedelta(tmp_path, timeout):
+    """It is refused at once, not when ranks first wait for each other."""
+    with pytest.raises(TypeError, match=r"timeout= must be a timedelta such as timedelta\(minutes=30\), not"):
+        CheckpointManager(tmp_path, timeout=timeout)
+
+
 def test_a_damaged_checkpoint_is_not_passed_over_when_it_is_named(tmp_path):
     """Another one was not asked for."""
     with CheckpointManager(tmp_path / "run") as manager:

@@ -272,6 +272,14 @@ def test_a_manager_that_was_not_closed_and_whose_save_fails_ends_the_process_wit
     assert "a checkpoint was not saved (see the error above), so the exit status is 120" in done.stderr
 
 
+@pytest.mark.parametrize("output", ["sys.stdout.close()", "sys.stdout = None"])
+def test_a_failed_save_ends_a_process_without_output_with_an_error(tmp_path, output):
+    """As if its output were open."""
+    done = script(f"{NOT_CLOSED.replace('atexit.register', 'str')}\n{output}", tmp_path, "fails", "at exit")
+    assert done.returncode == 120
+    assert "so the exit status is 120" in done.stderr
+
+
 def test_a_manager_that_was_not_closed_saves_before_the_process_ends(tmp_path):
     """The exit status is 0 then."""
     done = script(NOT_CLOSED, tmp_path, "saves", "at exit")

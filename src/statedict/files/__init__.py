@@ -33,6 +33,6 @@ __all__ = [
     "Fill", "Folder", "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span",
     "StoredObject", "Sum", "System", "Upload", "Written", "check_inside", "checksums", "checksums_of",
     "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name",
-    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_all", "read_checked",
+    "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_checked",
     "redacted", "remove_abandoned", "shares", "spread", "system", "whole", "write", "write_set",
 ]  # fmt: skip

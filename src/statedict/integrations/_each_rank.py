@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def ranks() -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) if torch.distributed is not in use."""
-    if sys.modules.get("torch") is None:
-        return 0, 1
-    from statedict import torch as host
-
-    return host.ranks()
+from statedict.training import ranks
 
 
 def of_all(value: Any) -> list[Any]:

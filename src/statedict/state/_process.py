@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -11,12 +10,13 @@ from typing import ParamSpec, TypeVar
 
 # Always assumed to be available: less than Python needs to start.
 FLOOR = 8 << 20
-MEMORY, STATUS, GROUP, GROUPS = "/proc/meminfo", "/proc/self/status", "/proc/self/cgroup", "/sys/fs/cgroup"
+MEMORY, LIMITS, STATUS = "/proc/meminfo", "/proc/self/limits", "/proc/self/status"
+GROUP, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 UNLIMITED = 1 << 60
 # The number of tensor names in a message.
 SHOWN = 20
 # The limits of a process (`ulimit -v`, `ulimit -d`), and what it uses of each.
-OWN = ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:"))
+OWN = (("Max address space", "VmSize:"), ("Max data size", "VmData:"))
 # The files of a control group: its limit, its usage, and the cached part of that, which the kernel can reclaim.
 VERSIONS = (
     (GROUPS, "memory.max", "memory.current", "inactive_file"),
@@ -47,9 +47,9 @@ def not_put_back(changed: Sequence[str]) -> str:
 def _available() -> Iterator[int]:
     """Return the memory that each limit leaves; limits that the system does not report are left out."""
     yield from (1024 * number for number in _numbers(MEMORY, "MemAvailable:"))
-    for which, used in OWN:
-        most, _ = resource.getrlimit(which)
-        if most != resource.RLIM_INFINITY:
+    for limit, used in OWN:
+        # Without a limit, the file has the word `unlimited`.
+        for most in _numbers(LIMITS, limit):
             yield from (most - 1024 * number for number in _numbers(STATUS, used))
     groups = {line.rpartition(":")[2].strip("/") for line in _lines(GROUP)}
     for root, limit, used, cached in VERSIONS:

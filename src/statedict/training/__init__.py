@@ -4,6 +4,7 @@ from ._keep import Keep, Saved, all_steps, any_of, at_most, best, every, expired
 from ._manager import CheckpointManager
 from ._random import read as read_random
 from ._random import write as write_random
+from ._ranks import ranks
 from ._when import When, on_preemption
 from .resuming._find import PassedOver, Resumed
 
@@ -22,6 +23,7 @@ __all__ = [
     "expired",
     "last",
     "on_preemption",
+    "ranks",
     "read_random",
     "reasons",
     "within",

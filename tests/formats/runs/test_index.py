@@ -12,7 +12,7 @@ INDEX = RunIndex({3: unique_name(3), 20: "step-0000000020"}, frozenset({3}), "pr
 def test_what_is_written_is_read():
     """`parse_index` returns what `dump` has written."""
     assert parse_index(INDEX.dump(), ".run") == INDEX
-    assert parse_index(RunIndex().dump(), ".run") == RunIndex()
+    assert parse_index(RunIndex(number=1).dump(), ".run") == RunIndex(number=1)
 
 
 def test_every_truncation_and_every_flipped_bit_is_an_error():
@@ -32,7 +32,9 @@ def test_every_truncation_and_every_flipped_bit_is_an_error():
         (b'"step-0000000020"', b'"../step-0000000020"'),
         (b'"pinned": [\n  3\n ]', b'"pinned": 3'),
         (b"statedict run", b"statedict checkpoint"),
+        (b'"pinned": [\n  3\n ]', b'"pinned": [Infinity]'),
         (b'"number": 7', b'"number": null'),
+        (b'"number": 7', b'"number": 0'),
     ],
 )
 def test_a_folder_of_another_step_and_a_wrong_type_are_errors(change):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 import torch
@@ -179,6 +180,44 @@ def test_a_backup_grows_by_groups():
     backup.restore()
     assert torch.equal(whole, torch.arange(10.0))
     assert torch.equal(other, torch.ones(3))
+
+
+def interrupted(model, path, at):
+    """Load, with KeyboardInterrupt at the `at`-th line of the functions that read; return whether there was such a line."""
+    left, tracing = [at], sys.gettrace()
+
+    def lines(frame, event, argument):
+        left[0] -= event == "line"
+        if event == "line" and not left[0]:
+            raise KeyboardInterrupt
+        return lines
+
+    def calls(frame, event, argument):
+        code = frame.f_code
+        return lines if code.co_filename == _arrivals.__file__ and not code.co_name.startswith("<") else None
+
+    sys.settrace(calls)
+    try:
+        statedict.load_state_dict(model, path)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracing)
+    return False
+
+
+def test_an_interrupt_leaves_the_model_whole(tmp_path, monkeypatch):
+    """KeyboardInterrupt at any line of a load of several groups and stages: the model is as it was, or as in the file."""
+    for name, value in {"SMALL": 1000, "STAGE": 1500, "GROUP": 5000}.items():
+        monkeypatch.setattr(_arrivals, name, value)
+    sizes = [1000, 100, 1000, 100, 100, 100]
+    statedict.save({str(n): torch.ones(size) for n, size in enumerate(sizes)}, tmp_path / "m.safetensors")
+    found, at = [], 1
+    while interrupted(model := torch.nn.ParameterList(map(torch.zeros, sizes)), tmp_path / "m.safetensors", at):
+        found.append(torch.cat(list(model)).unique().tolist())
+        at += 1
+    assert len(found) > 100
+    assert {*map(tuple, found)} == {(0.0,), (1.0,)}
 
 
 @pytest.mark.parametrize("size", [SIZES["large"]])

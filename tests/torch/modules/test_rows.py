@@ -17,7 +17,7 @@ import statedict.torch
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
 from statedict.state import Leaf, rows_of
-from statedict.torch.modules._read_into import scatter
+from statedict.torch.modules._read_into import scattered
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]
@@ -252,7 +252,7 @@ def test_leaves_can_be_copied(file, way):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_scatter_copies_in_order(seed):
+def test_scattered_copies_in_order(seed):
     """Runs of any sizes go where they are to go; where targets overlap, the last one wins."""
     generator = np.random.default_rng(seed)
     sizes = generator.choice([0, 1, 8, 64, 5000] if seed % 2 else [64], 90)
@@ -266,7 +266,7 @@ def test_scatter_copies_in_order(seed):
     expected = memory.clone().numpy()
     for start, place, size in zip(starts, places, sizes):
         expected[start : start + size] = np.frombuffer(block[place : place + size], np.uint8)
-    scatter(block, places.tolist(), (memory.data_ptr() + starts).tolist(), sizes.tolist())
+    list(scattered(block, places.tolist(), (memory.data_ptr() + starts).tolist(), sizes.tolist()))
     assert np.array_equal(memory.numpy(), expected)
 
 

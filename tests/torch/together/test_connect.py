@@ -46,8 +46,15 @@ def test_a_store_that_does_not_answer_is_reported_after_the_time_limit():
     assert "the store of torch.distributed has not answered within 0.02 s" in lost[0]
 
 
-def test_within_returns_or_raises_what_the_function_does():
-    """In the thread that waits."""
+@pytest.mark.parametrize("threads", [True, False])
+def test_within_returns_or_raises_what_the_function_does(threads, monkeypatch):
+    """In the thread that waits, also if the system refuses more threads."""
+
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", refused)
     assert within(timedelta(seconds=60), lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         within(timedelta(seconds=60), lambda: 1 / 0)

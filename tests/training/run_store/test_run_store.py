@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from secrets import token_hex
 
 import pytest
@@ -12,7 +13,15 @@ from tests.training.run_store.faulty import Died, FaultyBucket
 
 import statedict
 from statedict import CheckpointManager, best, last
-from statedict.errors import AfterSaveError, FormatError, LockedError, RemoteError, RunGoneError, UnknownNameError
+from statedict.errors import (
+    AfterSaveError,
+    FormatError,
+    LockedError,
+    RemoteError,
+    RunDeniedError,
+    RunGoneError,
+    UnknownNameError,
+)
 from statedict.files import open_bucket
 from statedict.formats import runs
 from statedict.training import all_steps
@@ -394,6 +403,24 @@ def test_a_slow_reader_does_not_take_the_run_for_empty(url, monkeypatch):
 
         monkeypatch.setattr(_index.StoredIndex, "read", slowly)
         assert resumed(url) == (3, 3.0)
+
+
+def test_a_store_that_may_only_be_read(url, monkeypatch):
+    """Its checkpoints are read; the error of each change names the run."""
+    with CheckpointManager(url, random=False) as manager:
+        manager.save(1, epoch=1)
+        manager.save(2, epoch=2)
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Access Denied")
+
+    reader = CheckpointManager(url, random=False)
+    monkeypatch.setattr(reader._run.bucket, "put", denied)
+    assert reader.resume().values == {"epoch": 2}
+    for change in (partial(reader.save, 3, epoch=3), partial(reader.pin, 1), partial(reader.prune, last(1))):
+        with pytest.raises(RunDeniedError, match=f"{url}.*not writable"):
+            change()
+    assert list(CheckpointManager(url)) == [1, 2]
 
 
 def test_an_unfinished_save_is_deleted(url, elsewhere):

@@ -22,10 +22,9 @@ from ._credentials import options_of
 Result = TypeVar("Result")
 
 # Bytes of one part of a multipart upload, and how many are sent at a time: with the part that is being filled, and copies
-# inside the client, less than 64 MiB. S3 allows 10,000 parts, so an object may have 78 GiB; see `part_size`.
+# inside the client, less than 64 MiB. S3 allows 10,000 parts, so an object may have 78 GiB.
 PART = 8 << 20
 PARTS = 4
-MOST_PARTS = 10_000
 # Retries of the client: five in at most 30 s, so that a dead store is reported and a commit does not hang.
 RETRIES = {
     "max_retries": 5,

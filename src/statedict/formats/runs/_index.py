@@ -21,7 +21,7 @@ from statedict.files import Folder
 
 from ...errors import FileChangedError, FormatError
 from .._run_names import INDEX, own_steps
-from ._manifest import NewerVersionError, check_seal, seal
+from ._manifest import LARGEST, NewerVersionError, check_seal, seal
 
 FORMAT, VERSION = "statedict run", 1
 
@@ -74,7 +74,7 @@ def parse_index(raw: bytes, file: str) -> RunIndex:
         return _index(content)
     except NewerVersionError:
         raise
-    except (FormatError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (FormatError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(
             f"the index of the run is damaged: {error.reason if isinstance(error, FormatError) else repr(error)}",
             file=file,
@@ -89,7 +89,7 @@ def read_index(folder: Folder) -> RunIndex:
         folder.refresh()
         with suppress(FileChangedError):
             file = folder.file(INDEX)
-            return parse_index(file.read(0, file.size), file.name)
+            return parse_index(file.read(0, min(file.size, LARGEST)), file.name)
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:
@@ -97,10 +97,13 @@ def _index(content: Mapping[str, Any]) -> RunIndex:
     for step, folder in folders.items():
         if step not in own_steps([folder]):
             raise ValueError(f"{folder!r} is not a folder of step {step}")
+    number = content["number"]
+    if type(number) is not int or number < 1:
+        raise ValueError(f"invalid number {number!r}")
     return RunIndex(
         dict(sorted(folders.items())),
         frozenset(map(int, content["pinned"])),
         str(content["holder"]),
         str(content["token"]),
-        int(content["number"]),
+        number,
     )

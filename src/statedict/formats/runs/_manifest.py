@@ -205,7 +205,7 @@ def parse(raw: bytes, file: str) -> Manifest:
         )
     try:
         manifest = _manifest(content)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"a field of the manifest is missing or has the wrong type: {error!r}", file=file) from error
     if manifest.without_files():
         listed = ", ".join(map(repr, manifest.without_files()))

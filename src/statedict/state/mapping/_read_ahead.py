@@ -31,22 +31,32 @@ class ReadAhead:
         self._next, self._count = -1, 1
 
     def batch(self, name: str, values: Mapping[str, Any]) -> list[str]:
-        """Return `name`, and the names of the unread tensors among `values` to be read with it."""
+        """Return `name`, and the names of the unread tensors among `values` to be read with it: MOST bytes at most."""
         place = self._places.get(name)
         if place is None:
             return [name]
-        self._count = 2 * self._count if place == self._next else 1
+        count = self._count = 2 * self._count if self._continues(place, values) else 1
         names: list[str] = []
-        left = MOST
-        for at in range(place, len(self._names)):
+        at, left = place, MOST
+        # Only a caller who reads in order goes over what has been read already, so each name is passed once.
+        while at < len(self._names) and len(names) < count:
             value = values.get(self._names[at])
             if isinstance(value, (Leaf, Compound)):
-                if len(names) == self._count or left <= 0:
-                    self._next = at
+                left -= value.nbytes
+                if names and left < 0:
                     break
                 names.append(self._names[at])
-                left -= value.nbytes
+            at += 1
+        # Threads that read the same state at once only confuse which of them continues.
+        self._next = at
         return names
+
+    def _continues(self, place: int, values: Mapping[str, Any]) -> bool:
+        """Return whether nothing is left to read between the last read and this one."""
+        if not 0 <= self._next <= place:
+            return False
+        between = (values.get(self._names[at]) for at in range(self._next, place))
+        return not any(isinstance(value, (Leaf, Compound)) for value in between)
 
     def stop(self) -> None:
         """Begin again with a single tensor."""

@@ -17,9 +17,10 @@ from collections.abc import (
     MutableMapping,
 )
 from copy import deepcopy
+from threading import Lock
 from typing import Any, Self
 
-from ...errors import CollisionError, NotAStateError, StateDictError, UnknownNameError, printable
+from ...errors import CollisionError, NotAStateError, UnknownNameError, printable
 from .._arguments import a, flags, mappings, maybe, texts
 from ..tensors._dtype import DType
 from ..tensors._dtype import dtype as find_dtype
@@ -34,6 +35,8 @@ from ._names import Patterns, each, matcher, nearest, warn_of_unknown
 from ._read_ahead import ReadAhead
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
+# Held while leaves are replaced by arrays, so that the arrays of tied leaves are from the same read.
+_REPLACING = Lock()
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -384,29 +387,33 @@ class StateDict(MutableMapping[str, Any]):
         names = self._ahead.batch(name, self._values)
         try:
             self._read(names)
-        except (StateDictError, OSError):
+        except Exception:
             if len(names) == 1:
                 raise
-            # If another tensor is damaged, this one can still be read.
+            # Another tensor may be damaged, in a closed file, or too much for the memory: this one can still be read.
             self._ahead.stop()
             self._read([name])
 
     def _read(self, names: Iterable[str]) -> None:
         """Replace the leaves of these names, and all leaves in the same storages, by arrays, so that ties are preserved."""
         values = self._values
-        found = {name: value for name in names if isinstance(value := values[name], (Leaf, Compound))}
+        found = {name: value for name in names if isinstance(value := values.get(name), (Leaf, Compound))}
         if self._ties():
             for leaf in list(found.values()):
                 if isinstance(leaf, Leaf):
                     found.update((name, values[name]) for name in self._within(leaf))
-        values.update(zip(found, materialize(list(found.values()), library(self._backend))))
+        arrays = materialize(list(found.values()), library(self._backend))
+        # Other threads may have read, replaced or deleted some of them meanwhile.
+        with _REPLACING:
+            values.update(
+                (name, array) for (name, leaf), array in zip(found.items(), arrays) if values.get(name) is leaf
+            )
 
     def _ties(self) -> dict[Hashable, dict[str, None]]:
         """Return the names by storage, created now if needed."""
         if self._by_storage is None:
-            self._by_storage = {}
-            if rows_of([value for value in self._values.values() if isinstance(value, Leaf)]) is None:
-                self._note(self._values)
+            found = _leaves_in(self._values)
+            self._by_storage = {} if rows_of(list(found.values())) is not None else _by_storage(found, {})
         return self._by_storage
 
     def _within(self, leaf: Leaf) -> list[str]:
@@ -419,11 +426,10 @@ class StateDict(MutableMapping[str, Any]):
         """Update the names by storage, if they were created, with those of these names that have leaves."""
         if self._by_storage is None:
             return
-        new = [name for name in changed if isinstance(self._values[name], Leaf)]
+        new = _leaves_in({name: self._values[name] for name in changed})
         if new and not self._by_storage:
-            new = [name for name, value in self._values.items() if isinstance(value, Leaf)]
-        for name in new:
-            self._by_storage.setdefault(self._values[name].storage.key, {})[name] = None
+            new = _leaves_in(self._values)
+        _by_storage(new, self._by_storage)
 
     def _read_within(self, name: str, value: Any) -> None:
         """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
@@ -434,6 +440,18 @@ class StateDict(MutableMapping[str, Any]):
             arrays = materialize(leaves, library(self._backend))
             made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
             self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
+
+
+def _leaves_in(values: dict[str, Any]) -> dict[str, Leaf]:
+    # A copy first, which no other thread can interrupt.
+    return {name: value for name, value in list(values.items()) if isinstance(value, Leaf)}
+
+
+def _by_storage(leaves: dict[str, Leaf], names: dict[Hashable, dict[str, None]]) -> dict[Hashable, dict[str, None]]:
+    """Add the names of leaves to `names`, by the keys of their storages; return `names`."""
+    for name, leaf in leaves.items():
+        names.setdefault(leaf.storage.key, {})[name] = None
+    return names
 
 
 def _required_dtype(value: Any) -> DType:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from ctypes import memmove
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import chain, pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,16 +76,19 @@ class Stage(NamedTuple):
 
     def fill(self, verify: bool) -> None:
         """Read the elements of all rows, and then copy them into the tensors."""
-        self.copy(self.table.read(verify=verify))
+        found = self.table.read(verify=verify)
+        deque(self.copies(found), maxlen=0)
 
-    def copy(self, found: Blocks) -> None:
-        """Copy the elements that were read into the tensors."""
+    def copies(self, found: Blocks) -> Iterator[object]:
+        """Return an iterator that copies the elements that were read into the tensors, without running any Python code."""
         targets, sizes = addresses(self.tensors), self.table.sizes
+        copies = []
         for some, block, places in found:
             if len(some) == len(sizes):
-                scatter(block, places, targets, sizes)
+                copies.append(scattered(block, places, targets, sizes))
             else:
-                scatter(block, places, [targets[row] for row in some], [sizes[row] for row in some])
+                copies.append(scattered(block, places, [targets[row] for row in some], [sizes[row] for row in some]))
+        return chain.from_iterable(copies)
 
 
 class Arrivals:
@@ -157,17 +160,20 @@ class Arrivals:
     def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
         """Read all stages, take the steps, and then copy from the stages, which cannot fail; restore all if a read fails."""
         staged = [stage.table.read(verify=verify) for stage in self._stages]
-        backup = Backup()
+        backup, done = Backup(), list[bool]()
         try:
             _take(steps, backup, verify)
             if joint is not None:
                 joint.agree()
+            for stage in self._stages:
+                torch.autograd.graph.increment_version(list(stage.tensors))
+            copies = [stage.copies(found) for stage, found in zip(self._stages, staged)]
+            # A single call, in which Python does not handle signals: KeyboardInterrupt is raised before it, or after it.
+            deque(chain(*copies, map(done.append, [True])), maxlen=0)
         except BaseException:
-            backup.restore()
+            if not done:
+                backup.restore()
             raise
-        for stage, found in zip(self._stages, staged):
-            torch.autograd.graph.increment_version(list(stage.tensors))
-            stage.copy(found)
 
     def _storages(self) -> Iterator[Storage]:
         for arrivals in (self._straight, self._poured, self._sent, self._others):
@@ -237,10 +243,12 @@ def _fill_stage(stage: Stage, verify: bool) -> None:
     torch.autograd.graph.increment_version(list(stage.tensors))
 
 
-def scatter(block: memoryview, places: Sequence[int], targets: Sequence[int], sizes: Sequence[int]) -> None:
-    """Copy runs of `sizes` bytes from `places` in the block to the addresses `targets`, in order."""
+def scattered(
+    block: memoryview, places: Sequence[int], targets: Sequence[int], sizes: Sequence[int]
+) -> Iterator[object]:
+    """Copy runs of `sizes` bytes from `places` in the block to the addresses `targets`: a run for each item."""
     start = np.frombuffer(block, np.uint8).ctypes.data
-    deque(map(memmove, targets, [start + place for place in places], sizes), maxlen=0)
+    return map(memmove, targets, [start + place for place in places], sizes)
 
 
 # Large tensors.

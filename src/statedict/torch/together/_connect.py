@@ -75,7 +75,10 @@ def within(limit: timedelta, act: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
             result.set_exception(error)
 
-    Thread(target=run, name="statedict-store", daemon=True).start()
+    try:
+        Thread(target=run, name="statedict-store", daemon=True).start()
+    except RuntimeError:
+        run()  # the system refuses more threads: there is no limit then
     return result.result(max(limit.total_seconds(), 0))
 
 

@@ -136,8 +136,9 @@ class StoreRun:
             left = {step: each for step, each in now.folders.items() if each != folder or step in now.pinned}
             return replace(now, folders=left)
 
-        if folder in self._index.change(removed).folders.values():
-            return False
+        with self.translated():
+            if folder in self._index.change(removed).folders.values():
+                return False
         self._delete(folder)
         return True
 

@@ -8,6 +8,7 @@ for errors in the cleanup. An error in an `atexit` function does not change the 
 from __future__ import annotations
 
 import atexit
+import io
 import sys
 import threading
 from typing import Any
@@ -31,6 +32,9 @@ def finish(background: Background, ownership: Ownership) -> None:
 class FailingOutput:
     """A stream like the given one, except that its flush fails once the interpreter has run all `atexit` functions."""
 
+    # Otherwise Python does not flush it.
+    closed = False
+
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
@@ -38,9 +42,11 @@ class FailingOutput:
         return getattr(self._stream, name)
 
     def flush(self) -> None:
-        self._stream.flush()
-        if sys.is_finalizing():
-            raise OSError("a checkpoint was not saved (see the error above), so the exit status is 120")
+        try:
+            self._stream.flush()
+        finally:
+            if sys.is_finalizing():
+                raise OSError("a checkpoint was not saved (see the error above), so the exit status is 120")
 
 
 def _fail_at_exit() -> None:
@@ -52,5 +58,5 @@ def _fail_at_exit() -> None:
 
 
 def _replace_output() -> None:
-    if sys.stdout is not None and not isinstance(sys.stdout, FailingOutput):
-        sys.stdout = FailingOutput(sys.stdout)
+    if not isinstance(sys.stdout, FailingOutput):
+        sys.stdout = FailingOutput(io.StringIO() if sys.stdout is None else sys.stdout)

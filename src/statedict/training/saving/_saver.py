@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import AfterSaveError, SaveError
+from statedict.state import arguments
 
 from .. import _distributed, _keep, _objects, _random
 from .._keep import Keep
@@ -39,6 +40,11 @@ class SaveOptions:
     durable: bool
     random: bool
     timeout: timedelta
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.timeout, timedelta):
+            given = arguments.described(self.timeout)
+            raise TypeError(f"timeout= must be a timedelta such as timedelta(minutes=30), not {given}")
 
 
 class Saver:
