@@ -74,8 +74,9 @@ def test_the_converted_model_computes_the_same(folder, tmp_path, model):
     """`convert --map llama-hf` takes the size of a head from `params.json`, and transformers computes the same outputs."""
     (folder / "params.json").write_text(json.dumps({"dim": 32, "n_heads": 4, "n_layers": 2}))
     out = tmp_path / "out.safetensors"
-    with pytest.raises(SystemExit, match="^0$|^None$"):
+    with pytest.raises(SystemExit) as ended:
         main(["convert", str(folder), str(out), "--map", "llama-hf"])
+    assert not ended.value.code
     tokens = torch.arange(8)[None]
     assert torch.equal(from_file(model, statedict.load(out))(tokens).logits, model(tokens).logits)
 
@@ -161,5 +162,7 @@ def test_one_whole_file_is_read_as_it_is(tmp_path, whole):
 def test_other_models_with_such_names_are_not_joined(tmp_path):
     """Files without the tensors of a Llama are several checkpoints, as before."""
     write(tmp_path, [{"w": torch.ones(2)}, {"w": torch.ones(2)}])
-    with pytest.raises(FormatError, match="contains several checkpoints: consolidated.00.pth, consolidated.01.pth"):
+    with pytest.raises(
+        FormatError, match=r"contains several checkpoints: consolidated\.00\.pth, consolidated\.01\.pth"
+    ):
         formats.open(tmp_path)

@@ -35,7 +35,7 @@ State = Mapping[str, Leaf]
 
 
 def read_llama(folder: Folder, names: Sequence[str], limits: Limits) -> Checkpoint | None:
-    """Open the Checkpoint that the files of a Llama form; None if they contain another model, or a model that is not divided.
+    """Open the Checkpoint that the files of a Llama form; None if they contain another model, or one that is not divided.
 
     Raises FormatError if a file is missing or damaged: hardly any tensor could be read without it.
     """
@@ -100,7 +100,10 @@ def _whole(name: str, states: Mapping[str, State], size: int, where: str) -> Lea
     shape, axis = parts[0].spec.shape, _axis(name, parts[0], size)
     if axis is None:
         raise FormatError(
-            "it is not known how the parts of this tensor are joined", file=where, member=name, hint="open one of the files"
+            "it is not known how the parts of this tensor are joined",
+            file=where,
+            member=name,
+            hint="open one of the files",
         )
     if axis < 0:
         parts, axis = parts[:1], 0
@@ -110,7 +113,9 @@ def _whole(name: str, states: Mapping[str, State], size: int, where: str) -> Lea
 
 
 def _axis(name: str, part: Leaf, size: int) -> int | None:
-    if name == EMBEDDING and len(part.spec.shape) == 2:  # Llama 3 divides the vocabulary, Llama 1 and 2 the hidden state
+    if (
+        name == EMBEDDING and len(part.spec.shape) == 2
+    ):  # Llama 3 divides the vocabulary, Llama 1 and 2 the hidden state
         return 0 if part.spec.shape[1] == size else 1
     axis = AXES.get(LAYER.sub("", name, count=1))
     return axis if len(part.spec.shape) == 2 or axis == -1 else None
