@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from statedict.state import parents
+
 from ._classes import LAYER, Context, NodePair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, nodes
 from ._operations import operation
-from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
+from ._reasons import LAST, LEFT_OVER, RESHAPED, UNEVEN, UNIQUE, Reason
+from ._uneven import told_apart
 from ._words import shared, words
 
 
@@ -59,23 +62,19 @@ class Matcher:
         return self._known[key]
 
     def _found(self, source: Entries, target: Entries) -> list[Matched]:
-        front = _Front(nodes(source), nodes(target), self._transposed)
-        left, right = front.left_over
-        parts = joined(left, right)
-        if parts:
-            matches = [Matched(*one) for one in parts]
-            used = {name for one in matches for name in one.sources}, {name for one in matches for name in one.targets}
-            rest = (
-                tuple(entry for entry in side if entry.name not in names) for side, names in zip((source, target), used)
-            )
-            return matches + self(*rest)
-        pairs = front.pairs()
-        found = [
+        matches: list[Matched] = []
+        left, right = source, target
+        while parts := joined(*(front := _Front(nodes(left), nodes(right), self._transposed)).left_over):
+            found = [Matched(*one) for one in parts]
+            left = _without(left, (name for one in found for name in one.sources))
+            right = _without(right, (name for one in found for name in one.targets))
+            matches += found
+        pairs = front.pairs((told_apart(source, left), told_apart(target, right)))
+        return matches + [
             match.below(pair.source.path, pair.target.path, pair.reason)
             for pair in pairs
             for match in self._inside(pair)
         ]
-        return found
 
     def _inside(self, pair: NodePair) -> list[Matched]:
         source, target = pair.source, pair.target
@@ -146,13 +145,18 @@ class _Front:
         both = [*self.classes, self.left_over]
         return [[node for pair in both for node in pair[side]] for side in (0, 1)]
 
-    def pairs(self) -> list[NodePair]:
-        """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names."""
+    def pairs(self, doubtful: tuple[set[str], set[str]]) -> list[NodePair]:
+        """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names.
+
+        Nothing in the modules `doubtful`, of both sides, is certain only because there is one of it.
+        """
         context, pairs = Context(*self._all()), list(self.selected)
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
-                pairs.append(NodePair(ours[0], theirs[0], UNIQUE))
-                context.add(pairs[-1])
+                certain = all(paths.isdisjoint((n.path, *parents(n.path))) for paths, n in zip(doubtful, (ours[0], theirs[0])))
+                pairs.append(NodePair(ours[0], theirs[0], UNIQUE if certain else UNEVEN))
+                if certain:
+                    context.add(pairs[-1])
         waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for final in (False, True):
             later = []
@@ -170,6 +174,11 @@ class _Front:
         if any(id(node) not in done for side in self.left_over for node in side):
             pairs = [_doubted(pair) for pair in pairs]
         return pairs + named
+
+
+def _without(entries: Entries, names: Iterable[str]) -> Entries:
+    gone = {*names}
+    return tuple(entry for entry in entries if entry.name not in gone)
 
 
 def _doubted(pair: NodePair) -> NodePair:
