@@ -21,7 +21,7 @@ from ._classes import LAYER, Context, NodePair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, nodes
 from ._operations import operation
-from ._reasons import LAST, LEFT_OVER, RESHAPED, UNEVEN, UNIQUE, Reason
+from ._reasons import LAST, LEFT_OVER, NUMBERED, RESHAPED, REVERSED, UNEVEN, UNIQUE, Reason
 from ._uneven import told_apart
 from ._words import shared, words
 
@@ -148,20 +148,19 @@ class _Front:
     def pairs(self, doubtful: tuple[set[str], set[str]]) -> list[NodePair]:
         """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names.
 
-        Nothing in the modules `doubtful`, of both sides, is certain only because there is one of it.
+        In the modules `doubtful` of the two sides, only names make a pair certain.
         """
         context, pairs = Context(*self._all()), list(self.selected)
+        waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
-                certain = all(paths.isdisjoint((n.path, *parents(n.path))) for paths, n in zip(doubtful, (ours[0], theirs[0])))
-                pairs.append(NodePair(ours[0], theirs[0], UNIQUE if certain else UNEVEN))
-                if certain:
+                pairs.append(_told_by_name(NodePair(ours[0], theirs[0], UNIQUE), doubtful))
+                if pairs[-1].reason.certain:
                     context.add(pairs[-1])
-        waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for final in (False, True):
             later = []
             for ours, theirs in waiting:
-                found = resolve(ours, theirs, context)
+                found = [_told_by_name(pair, doubtful) for pair in resolve(ours, theirs, context)]
                 if final or all(pair.reason.certain for pair in found):
                     pairs += found
                     for pair in found if not final else ():
@@ -174,6 +173,12 @@ class _Front:
         if any(id(node) not in done for side in self.left_over for node in side):
             pairs = [_doubted(pair) for pair in pairs]
         return pairs + named
+
+
+def _told_by_name(pair: NodePair, doubtful: tuple[set[str], set[str]]) -> NodePair:
+    """Doubt a pair in a doubtful module if only contents and numbers tell what corresponds."""
+    inside = any(not paths.isdisjoint((n.path, *parents(n.path))) for paths, n in zip(doubtful, pair[:2]))
+    return pair._replace(reason=UNEVEN) if inside and pair.reason in (UNIQUE, NUMBERED, REVERSED, LAST) else pair
 
 
 def _without(entries: Entries, names: Iterable[str]) -> Entries:
