@@ -1,4 +1,4 @@
-"""Find modules that were equal until some of their tensors were matched or left over: nothing says which of them correspond."""
+"""Find modules that are equal but for tensors that were taken out or left over: these do not say which correspond."""
 
 from __future__ import annotations
 
