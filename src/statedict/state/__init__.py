@@ -54,7 +54,7 @@ from .tensors._leaf import (
 from .tensors._library import ArrayLibrary, leaf_of, library, library_of, maker
 from .tensors._materialize import materialize
 from .tensors._memory import copies_of, copy_rows, memory_at, view_of
-from .tensors._pieces import pieces
+from .tensors._pieces import pieces, row_major
 from .tensors._table import (
     Blocks,
     RowKind,
@@ -104,6 +104,7 @@ __all__ = [
     "Regional",
     "arranged",
     "region",
+    "row_major",
     "arguments",
     "PLAIN",
     "Absent",

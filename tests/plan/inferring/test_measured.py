@@ -9,7 +9,7 @@ from string import ascii_lowercase
 
 import numpy as np
 import pytest
-from tests.plan.inferring.made_pairs import all_pairs
+from tests.plan.inferring.made_pairs import all_pairs, transformer
 from tests.plan.inferring.model_pairs import FOLDER, ModelPair, converted, filled, read, written
 
 from statedict import StateDict
@@ -68,6 +68,39 @@ def test_most_tensors_are_right(real):
 def test_what_nothing_decides_is_not_certain():
     """Of two equal modules with unrelated names, no tensor is called certain."""
     assert measured(UNDECIDABLE)["certain"] == 0
+
+
+@pytest.mark.parametrize("layers", [{"kv": 8}, {"bias": False}, {"kv": 16, "ff": 16}], ids=str)
+def test_a_missing_module_does_not_decide(layers):
+    """Of two equal modules with unrelated names, nothing is certain, whatever one of them lacks on one side."""
+    source = {
+        f"{tower}.{name}": shape for tower in ("query", "passage") for name, shape in transformer(2, **layers).items()
+    }
+    target = {name.replace("query", "student").replace("passage", "context"): shape for name, shape in source.items()}
+    target = {name: target[name] for name in sorted(target)}
+    for side, tower in ((source, "passage"), (target, "student")):
+        for module in ("", "layers.", "layers.0.", "layers.1.mlp."):
+            gone = f"{tower}.{module}"
+            rest = {name: shape for name, shape in side.items() if not name.startswith(gone)}
+            found = infer(*map(zeros, (target, rest) if side is source else (rest, source)))
+            assert [step for step in found.steps if step.certain] == []
+
+
+def test_one_name_decides_between_two_modules():
+    """If a word tells which is one of two equal modules, the other is certain, too."""
+    tensors = transformer(2)
+    source = {f"{tower}.{name}": shape for tower in ("visual", "main") for name, shape in tensors.items()}
+    target = {f"{tower}.{name}": shape for tower in ("vision", "other") for name, shape in tensors.items()}
+    found = infer(zeros(target), zeros(source))
+    assert found.certain
+    assert {(step.source.split(".")[0], step.target.split(".")[0]) for step in found.steps} == {
+        ("visual", "vision"),
+        ("main", "other"),
+    }
+
+
+def zeros(shapes):
+    return {name: np.zeros(shape) for name, shape in shapes.items()}
 
 
 def test_the_table_in_the_docs():

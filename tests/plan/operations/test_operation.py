@@ -1,5 +1,7 @@
 """Operations on tensors: specs first, then leaves with exactly these specs; NumPy is the oracle."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -197,3 +199,18 @@ def test_a_reshape_that_does_not_fit(text):
     """Other numbers of elements, and sizes that cannot be told, are refused."""
     with pytest.raises(ValueError, match=r"does not fit shape \[2, 3, 4\], which has 24 elements"):
         on_specs([parse_operation(text)], [leaf_of(X).spec], 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["transpose", "permute 1 0", "deinterleave 0 8", "interleave 1", "transpose | reshape -1"]
+)
+def test_a_moved_tensor_is_written_a_few_megabytes_at_a_time(text):
+    """Beside its input, writing a tensor in another order needs only a few megabytes."""
+    array = np.zeros((4096, 4096), "f4")
+    (leaf,) = on_leaves([parse_operation(part) for part in text.split("|")], [leaf_of(array)], 1)
+    tracemalloc.start()
+    for _ in leaf.storage.source.stream(leaf.storage, 0, leaf.storage.nbytes):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < array.nbytes / 3

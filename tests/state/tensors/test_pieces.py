@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from statedict.state import Leaf, Storage, computed, contiguous, dtype, leaf_of, pieces
+from statedict.state import Leaf, Storage, computed, contiguous, dtype, leaf_of, pieces, row_major
 
 
 class File:
@@ -49,3 +49,23 @@ def test_a_computed_tensor_is_computed_once():
     made = computed(leaf.spec, [leaf], lambda x: calls.append(1) or x + 1)
     assert (np.arange(100.0) + 1).tolist() == np.concatenate(list(pieces(made, 7))).tolist()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 24, 1000])
+def test_the_bytes_of_views_are_row_major(size, monkeypatch):
+    """Any bytes of a view are those of its contiguous copy, however large the pieces are."""
+    monkeypatch.setattr("statedict.state.tensors._pieces.PIECE", 4 * size)
+    array = np.arange(24, dtype="f4").reshape(2, 3, 4)
+    views = [
+        array,
+        array.T,
+        array.swapaxes(0, 1),
+        array[:, ::2],
+        np.broadcast_to(array[0], (3, 3, 4)),
+        array[:0],
+        array[0, 0, 0],
+    ]
+    for view in views:
+        expected = view.tobytes()
+        for start, stop in [(0, view.nbytes), (3, view.nbytes - 5), (view.nbytes, view.nbytes)]:
+            assert b"".join(row_major(view, start, stop)) == expected[start:stop]

@@ -6,5 +6,6 @@
 `_stored_files` looks at the files, `_megatron_flat` knows tensors that were stored flat). `_assemble` makes tensors of their
 chunks, `_nesting` the tree of the flat names, and `_training` gives optimizers and the model their usual form.
 
-`_parts` opens the files that several ranks wrote, and `_join_ranks` joins what is in them.
+`_parts` opens the files that several ranks wrote, and `_join_ranks` joins what is in them. `_llama` knows how
+Meta divides the tensors of a Llama among its files.
 """

@@ -21,6 +21,7 @@ from .._names import INDEX, OTHER_FILES, WEIGHTS
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint
 from ._adapter import describe_adapter
+from ._llama import FILE, read_llama
 from ._parts import rank_files, read_ranks
 from ._shards import NUMBERED, read_numbered
 
@@ -65,6 +66,8 @@ def _read_chosen(folder: Folder, limits: Limits) -> Checkpoint:
         found = _preferred(pick(names))
         if pick is _numbered and found:
             return read_numbered(folder, found, limits)
+        if found and all(map(FILE.fullmatch, found)) and (whole := read_llama(folder, found, limits)):
+            return whole
         if len(found) == 1:
             checkpoint = read(folder.file(found[0]), limits)
             checkpoint.notes += _passed_over(names, found[0])

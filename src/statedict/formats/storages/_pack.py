@@ -18,7 +18,7 @@ from math import prod
 from typing import NamedTuple
 
 from statedict.files import crc32
-from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Table, memory_of, single_rows
+from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Table, memory_of, row_major, single_rows
 
 from ._extent import Extent
 from ._shape import require_memory
@@ -233,8 +233,6 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
 
 def elements_of(leaf: Leaf) -> Iterator[memoryview]:
     """Yield the bytes of a leaf's elements in row-major order, with lazy conjugate and negative bits applied."""
-    import numpy as np
-
     from statedict.state import read_array
 
     spec = leaf.spec
@@ -246,7 +244,7 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
         start = spec.offset * spec.dtype.itemsize
         yield from ranges_of(leaf.storage, [(start, start + spec.nbytes)])
     else:
-        yield np.ascontiguousarray(read_array(leaf)).reshape(-1).view(np.uint8).data
+        yield from row_major(read_array(leaf), 0, spec.nbytes)
 
 
 def contents_of(leaves: Sequence[Leaf]) -> list[tuple[bytes | memoryview, int]]:

@@ -10,7 +10,7 @@ from operator import sub
 from typing import Any
 
 from statedict.errors import CollisionError
-from statedict.state import raw_values
+from statedict.state import parents, raw_values
 
 from ..names._parts import WeightPart, notes_on_parts, parts_of
 from ..names._wrappers import bare, pair
@@ -20,9 +20,10 @@ from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
 from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, numbers, pattern
 from ._operations import operation
-from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
+from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TOWERS, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
 from ._square import squares
+from ._towers import towers, untold
 from ._uneven import families, uneven
 
 Shapes = Mapping[str, Shape | None]
@@ -129,23 +130,27 @@ def _squares(matches: list[Matched], shapes: Shapes) -> list[Matched]:
 
 
 def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[list[str], list[str]]) -> list[Matched]:
-    """Doubt matches in numbered modules of which only some have tensors left over: another one may be meant.
+    """Doubt matches in numbered modules of which only some have tensors left over, and in equal modules that no word tells
+    apart: another one may be meant.
 
     A tensor of the source counts only if the model has others of its shape: the rest are buffers of another implementation.
     """
     known = {bare_shape(shape) for shape in sides[1].values() if shape is not None}
     rivals = [name for name in left[0] if (shape := sides[0][name]) is not None and bare_shape(shape) in known]
     doubtful = [uneven(side, names) for side, names in zip(sides, (rivals, left[1]))]
+    pairs = [(old, new) for match in matches for old in match.sources for new in match.targets]
+    equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
 
-    def doubts(match: Matched) -> bool:
+    def doubted(match: Matched) -> Matched:
+        if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):
+            return match
+        if any(not some.isdisjoint(parents(name)) for some, names in zip(equal, match[:2]) for name in names):
+            return match._replace(reason=TOWERS)
         ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
-        return (
-            match.reason.certain
-            and match.reason not in (SAME_NAME, UNWRAPPED)
-            and not (ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1]))
-        )
+        certain = ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1])
+        return match if certain else match._replace(reason=UNEVEN)
 
-    return [match._replace(reason=UNEVEN) if doubts(match) else match for match in matches]
+    return list(map(doubted, matches))
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:

@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from statedict.state import parents
+
 from ._classes import LAYER, Context, NodePair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, nodes
 from ._operations import operation
-from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
+from ._reasons import LAST, LEFT_OVER, NUMBERED, RESHAPED, REVERSED, UNEVEN, UNIQUE, Reason
+from ._uneven import told_apart
 from ._words import shared, words
 
 
@@ -59,23 +62,19 @@ class Matcher:
         return self._known[key]
 
     def _found(self, source: Entries, target: Entries) -> list[Matched]:
-        front = _Front(nodes(source), nodes(target), self._transposed)
-        left, right = front.left_over
-        parts = joined(left, right)
-        if parts:
-            matches = [Matched(*one) for one in parts]
-            used = {name for one in matches for name in one.sources}, {name for one in matches for name in one.targets}
-            rest = (
-                tuple(entry for entry in side if entry.name not in names) for side, names in zip((source, target), used)
-            )
-            return matches + self(*rest)
-        pairs = front.pairs()
-        found = [
+        matches: list[Matched] = []
+        left, right = source, target
+        while parts := joined(*(front := _Front(nodes(left), nodes(right), self._transposed)).left_over):
+            found = [Matched(*one) for one in parts]
+            left = _without(left, (name for one in found for name in one.sources))
+            right = _without(right, (name for one in found for name in one.targets))
+            matches += found
+        pairs = front.pairs((told_apart(source, left), told_apart(target, right)))
+        return matches + [
             match.below(pair.source.path, pair.target.path, pair.reason)
             for pair in pairs
             for match in self._inside(pair)
         ]
-        return found
 
     def _inside(self, pair: NodePair) -> list[Matched]:
         source, target = pair.source, pair.target
@@ -146,18 +145,22 @@ class _Front:
         both = [*self.classes, self.left_over]
         return [[node for pair in both for node in pair[side]] for side in (0, 1)]
 
-    def pairs(self) -> list[NodePair]:
-        """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names."""
+    def pairs(self, doubtful: tuple[set[str], set[str]]) -> list[NodePair]:
+        """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names.
+
+        In the modules `doubtful` of the two sides, only names make a pair certain.
+        """
         context, pairs = Context(*self._all()), list(self.selected)
+        waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
-                pairs.append(NodePair(ours[0], theirs[0], UNIQUE))
-                context.add(pairs[-1])
-        waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
+                pairs.append(_told_by_name(NodePair(ours[0], theirs[0], UNIQUE), doubtful))
+                if pairs[-1].reason.certain:
+                    context.add(pairs[-1])
         for final in (False, True):
             later = []
             for ours, theirs in waiting:
-                found = resolve(ours, theirs, context)
+                found = [_told_by_name(pair, doubtful) for pair in resolve(ours, theirs, context)]
                 if final or all(pair.reason.certain for pair in found):
                     pairs += found
                     for pair in found if not final else ():
@@ -170,6 +173,17 @@ class _Front:
         if any(id(node) not in done for side in self.left_over for node in side):
             pairs = [_doubted(pair) for pair in pairs]
         return pairs + named
+
+
+def _told_by_name(pair: NodePair, doubtful: tuple[set[str], set[str]]) -> NodePair:
+    """Doubt a pair in a doubtful module if only contents and numbers tell what corresponds."""
+    inside = any(not paths.isdisjoint((n.path, *parents(n.path))) for paths, n in zip(doubtful, pair[:2]))
+    return pair._replace(reason=UNEVEN) if inside and pair.reason in (UNIQUE, NUMBERED, REVERSED, LAST) else pair
+
+
+def _without(entries: Entries, names: Iterable[str]) -> Entries:
+    gone = {*names}
+    return tuple(entry for entry in entries if entry.name not in gone)
 
 
 def _doubted(pair: NodePair) -> NodePair:

@@ -43,6 +43,7 @@ SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on o
 UNEVEN = Reason(
     "equal shapes, but in layers of which only some have a counterpart for every tensor", "check which layers to load"
 )
+TOWERS = Reason("in one of several equal modules whose names do not say which", "check which module is which")
 RESHAPED = Reason(
     "the same number of elements in other shapes",
     "compare the outputs of both models: the elements may also be in another order",

@@ -1,12 +1,14 @@
-"""Find numbered modules of which only some have tensors left over: their numbers do not say which of them correspond."""
+"""Find modules that are equal but for tensors that were taken out or left over: these do not say which correspond."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from statedict.state import parents
 
-from ._nodes import numbers, pattern
+from ..operations._specs import Shape
+from ._classes import LAYER
+from ._nodes import Entries, bare_shape, numbers, pattern
 
 
 def uneven(names: Iterable[str], left: Iterable[str]) -> set[str]:
@@ -26,6 +28,27 @@ def uneven(names: Iterable[str], left: Iterable[str]) -> set[str]:
             if family in rests:
                 rests[family].setdefault(module, set())
     return {family for family, modules in rests.items() if len(set(map(frozenset, modules.values()))) > 1}
+
+
+def told_apart(before: Entries, after: Entries) -> set[str]:
+    """Return the modules that have the same shapes as another module in `before`, and do not in `after`, a part of it."""
+    if len(before) == len(after):
+        return set()
+    contents, rests = _contents(before), _contents(after)
+    equal: dict[Hashable, list[str]] = {}
+    for path, content in contents.items():
+        if len(content) > LAYER:
+            equal.setdefault(content, []).append(path)
+    return {path for paths in equal.values() if len({rests.get(path) for path in paths}) > 1 for path in paths}
+
+
+def _contents(entries: Entries) -> dict[str, tuple[Shape, ...]]:
+    """Return the shapes of the tensors in each module, in a fixed order."""
+    found: dict[str, list[Shape]] = {}
+    for name, shape in entries:
+        for path in parents(name):
+            found.setdefault(path, []).append(bare_shape(shape))
+    return {path: tuple(sorted(shapes)) for path, shapes in found.items()}
 
 
 def families(name: str) -> set[str]:

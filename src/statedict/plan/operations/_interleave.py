@@ -59,15 +59,19 @@ class Interleave:
         part = region(leaf, Box(_put(box.offsets, dim, first * group), _put(box.sizes, dim, size)))
         cut = (*[slice(None)] * dim, slice(start, start + box.sizes[dim]))
         return computed(
-            contiguous(leaf.spec.dtype, box.sizes), [part], lambda array: self._moved(array)[cut], plain(leaf)
+            contiguous(leaf.spec.dtype, box.sizes),
+            [part],
+            lambda array: self._moved(array).reshape(array.shape)[cut],
+            plain(leaf),
         )
 
     def _moved(self, array: Any) -> np.ndarray[Any, Any]:
+        """Return a view of the elements in their new order, with three dimensions in the place of `dim`."""
         dim, shape = self.dim % array.ndim, array.shape
         group = self.group or shape[dim]
         pairs = (group // 2, 2) if self.apart else (2, group // 2)
         grouped = array.reshape(*shape[:dim], shape[dim] // (group or 1), *pairs, *shape[dim + 1 :])
-        moved: np.ndarray[Any, Any] = grouped.swapaxes(dim + 1, dim + 2).reshape(shape)
+        moved: np.ndarray[Any, Any] = grouped.swapaxes(dim + 1, dim + 2)
         return moved
 
 

@@ -19,10 +19,9 @@ computes specs (`specs`), and its leaves are made with these specs, so the two c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
-from statedict.state import Leaf, Spec, computed, region
+from statedict.state import Leaf, Spec, elementwise
 
 from ._interleave import Interleave
 from ._joins import Cat, Join, Stack, plain
@@ -82,7 +81,7 @@ def on_leaves(operations: Sequence[Operation], leaves: Sequence[Leaf], count: in
         leaves = operation.leaves(leaves, count)
     if operations and not joins(operations[-1]):
         # As views, the parts would look tied and be saved with the whole storage. Each still reads only its own bytes.
-        return [computed(leaf.spec, [leaf], _same, plain(leaf), within=partial(region, leaf)) for leaf in leaves]
+        return [elementwise(leaf.spec.dtype, [leaf], _same, plain(leaf)) for leaf in leaves]
     return list(leaves)
 
 

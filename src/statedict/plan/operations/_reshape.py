@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
 
 from statedict.state import Box, Leaf, Spec, computed, contiguous, region
 
@@ -28,7 +27,7 @@ class Reshape:
     def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
         made = zip(leaves, self.specs([leaf.spec for leaf in leaves], count))
         return [
-            computed(spec, [leaf], self._reshaped(spec), plain(leaf), within=_within(leaf, spec)) for leaf, spec in made
+            computed(spec, [leaf], lambda array: array, plain(leaf), within=_within(leaf, spec)) for leaf, spec in made
         ]
 
     def _shape(self, spec: Spec) -> tuple[int, ...]:
@@ -38,10 +37,6 @@ class Reshape:
         if self.sizes.count(-1) > 1 or min(self.sizes, default=0) < -1 or over or prod(shape) != spec.numel:
             raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}, which has {spec.numel:,} elements")
         return shape
-
-    @staticmethod
-    def _reshaped(spec: Spec) -> Any:
-        return lambda array: array.reshape(spec.shape)
 
 
 def _within(leaf: Leaf, spec: Spec) -> Callable[[Box], Leaf] | None:

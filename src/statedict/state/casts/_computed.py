@@ -18,6 +18,7 @@ from ..regions._read_pieces import BAND, regrouped, stream_elements
 from ..regions._region import arranged, region
 from ..tensors._dtype import DType
 from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
+from ..tensors._pieces import row_major
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,8 +59,12 @@ class _Computed:
                 leaf.storage.source.verify([leaf.storage])
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        import numpy as np
+
+        from ..tensors._numpy import bytes_of
+
         if _is_small(storage.where):
-            return _whole(storage.where, verify=True)
+            return bytes_of(np.ascontiguousarray(_whole(storage.where, verify=True)))
         whole = memoryview(bytearray(storage.nbytes))
         self.read_into([Read(storage, 0, whole)])
         return whole
@@ -85,7 +90,9 @@ class _Computed:
 def computed(
     spec: Spec, inputs: Sequence[Leaf], function: Function, traits: Traits = PLAIN, *, within: Within | None = None
 ) -> Leaf:
-    """Return a leaf with `spec` (dense) whose elements are `function(*arrays of inputs)`, computed at each read.
+    """Return a leaf with `spec` (dense) whose elements, in row-major order, are those of `function(*arrays of inputs)`.
+
+    They are computed at each read. A result that is a view of an input is copied a few megabytes at a time.
 
     `within(box)` returns the leaf of the result's elements in a box, made from no more of the inputs than that needs.
     Without it, a part of the result is cut out of the whole.
@@ -125,7 +132,7 @@ def _pieces(storage: Storage, start: int, stop: int, verify: bool) -> Iterator[m
     """Yield bytes `start … stop` of a storage in order: in pieces if it can be computed in pieces."""
     computation: Computation = storage.where
     if _is_small(computation):
-        yield _whole(computation, verify)[start:stop]
+        yield from row_major(_whole(computation, verify), start, stop)
         return
     size = computation.spec.dtype.itemsize
     first, last = start // size, -(-stop // size)
@@ -146,18 +153,18 @@ def _piece(computation: Computation) -> int:
     return max(BAND // (widest * len(computation.inputs)), _SMALLEST_PIECE)
 
 
-def _whole(computation: Computation, verify: bool) -> memoryview:
+def _whole(computation: Computation, verify: bool) -> np.ndarray[Any, Any]:
+    """Return the result, which need not be contiguous."""
     import numpy as np
 
-    from ..tensors._numpy import bytes_of, read_array
+    from ..tensors._numpy import read_array
 
     function, inputs, spec, *_ = computation
-    # Not `ascontiguousarray`, which returns one dimension for a scalar.
     arrays = [read_array(leaf, verify=verify) for leaf in inputs]
-    result = np.asarray(function(*arrays), dtype=spec.dtype.numpy, order="C")
-    if result.shape != spec.shape:
+    result = np.asarray(function(*arrays), dtype=spec.dtype.numpy)
+    if result.size != spec.numel:
         raise ValueError(f"a computed tensor has shape {result.shape}, but {spec.shape} was expected")
-    return bytes_of(result)
+    return result
 
 
 def _elementwise_pieces(computation: Computation, first: int, last: int, verify: bool) -> Iterator[memoryview]:

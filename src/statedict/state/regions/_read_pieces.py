@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from ..tensors._leaf import Leaf, Read, Spec, Storage, Streaming
+from ..tensors._pieces import row_major
 from ._boxes import Box, run_of
 
 # The size of bands, in bytes. The allocator reuses buffers of this size; those of 1 MB it returned to the system each time.
@@ -138,15 +139,13 @@ def _blocks(piece: Piece, bands: Sequence[Box], verify: bool) -> tuple[dict[int,
 
 def stream_elements(leaf: Leaf, start: int, stop: int, verify: bool, step: int = BAND) -> Iterator[memoryview]:
     """Yield bytes `start … stop` of the elements of a leaf, in row-major order; `step` at a time if it is up to us."""
-    import numpy as np
-
     from ..tensors._numpy import read_array
 
     if is_plain(leaf):
         begin = leaf.spec.offset * leaf.spec.dtype.itemsize
         yield from _stream(leaf.storage, begin + start, begin + stop, verify, step)
     else:
-        yield np.ascontiguousarray(read_array(leaf, verify=verify)).reshape(-1).view(np.uint8).data[start:stop]
+        yield from row_major(read_array(leaf, verify=verify), start, stop)
 
 
 def _stream(storage: Storage, start: int, stop: int, verify: bool, step: int = BAND) -> Iterator[memoryview]:
