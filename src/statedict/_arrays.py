@@ -14,14 +14,13 @@ from statedict.state import (
     Opaque,
     StateDict,
     every,
-    holds,
     independent,
-    kinds_in,
     library,
     library_of,
     maker_of,
     map_tree,
     materialize,
+    one_of_each_type,
     rows_of,
     tensors_of,
 )
@@ -40,7 +39,7 @@ def revived_within(tree: Any, backend: str) -> Any:
     """Rebuild the Opaque values of a tree; leaves that are not part of one stay unread."""
     from statedict.formats import TypedStorage
 
-    if kinds_in(tree).isdisjoint({Opaque, TypedStorage, *_revival(backend).kinds}):
+    if {Opaque, TypedStorage, *_revival(backend).kinds}.isdisjoint(map(type, one_of_each_type(tree))):
         return tree
     others = [value for value in every(tree) if isinstance(value, (Opaque, TypedStorage))]
     return revived(tree, backend, lambda leaves: materialize(leaves, library(backend)), others)
@@ -166,6 +165,6 @@ def copied_again(tree: Any, before: Copy) -> Copy:
 
 def holds_torch(tree: Any) -> bool:
     """Whether a tree contains a torch tensor."""
-    return bool(sys.modules.get("torch")) and holds(
-        tree, lambda value: getattr(library_of(value), "name", None) == "torch"
+    return bool(sys.modules.get("torch")) and any(
+        getattr(library_of(value), "name", None) == "torch" for value in one_of_each_type(tree)
     )

@@ -166,7 +166,7 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
     # The module was restored, so each suggestion can be tried.
     if request.fixed is not None and reports[0].attempt is not None:
         on_meta = [n for n in reports[0].missing if n in values and getattr(slots.get(n), "is_meta", False)]
-        _advise(reports[0], module, resolved, request, request.fixed, len(on_meta))
+        _advise(reports[0], module, resolved, request, planned, len(on_meta))
     return request.conclude(reports[0], module)
 
 
@@ -262,6 +262,7 @@ def _report(planned: Plan, outcome: Outcome, request: Request, resolved: _source
         cast=outcome.casts,
         errors=outcome.errors,
         tied=outcome.tied,
+        advised=request.fixed is not None,
     )
     report.root, report.other_roots, report.dry_run = resolved.root, list(resolved.others), request.dry_run
     return report.allowing(missing=request.missing, unexpected=request.unexpected)
@@ -272,7 +273,7 @@ def _advise(
     module: Any,
     resolved: _sources.ResolvedSource,
     request: Request,
-    fixed: Mapping[str, Any],
+    planned: Plan,
     on_meta: int,
 ) -> None:
     """Add suggestions to the report. Each was tried as a dry run and works.
@@ -281,12 +282,14 @@ def _advise(
     """
     from statedict.plan import Suggestion, call_text, tensor_info
 
-    trial = replace(request, dry_run=True, fixed=None)
+    trial, fixed = replace(request, dry_run=True, fixed=None), request.fixed or {}
 
     def works(arguments: Mapping[str, Any]) -> bool:
         options = {name: value for name, value in arguments.items() if name not in fixed}
         root, into = options.pop("root", None), options.pop("into", None)
         missing, unexpected = options.pop("allow_missing", ()), options.pop("allow_unexpected", ())
+        if root is None is into and options == planned.options and not any(request.allowed):
+            return report.allowing(missing=missing, unexpected=unexpected).ok  # this load was the trial
         asked = replace(trial, strict=True, missing=missing, unexpected=unexpected, options=options)
         source = resolved.others.get(root, resolved.state)
         try:

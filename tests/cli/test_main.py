@@ -123,6 +123,19 @@ def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
     assert not {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy", "rich"} & loaded
 
 
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_describing_a_file_imports_only_what_it_needs(tmp_path, name):
+    """Without Typer's own imports, describing a small file imports nothing that only pages, pipes and retries need."""
+    statedict.save({"weight": [1.0]} if name == "a.pt" else {"weight": np.ones(1)}, tmp_path / name)
+    script = (
+        "import sys, statedict.report\n"
+        f"with statedict.open({name!r}) as opened: statedict.report.contents(opened.object)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    unneeded = {"email", "gzip", "html", "importlib.metadata", "random", "shutil", "tempfile"}
+    assert not unneeded & set(done.stdout.split()), done.stderr
+
+
 def test_the_program_starts_without_heavy_packages():
     """Starting the command line imports neither torch, numpy, scikit-learn nor the rich tables."""
     script = "import sys, statedict.cli; print(*sys.modules)"

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -47,7 +46,9 @@ def opened(file: str) -> Iterator[Checkpoint]:
         with statedict.open(given) as checkpoint:
             yield checkpoint
         return
-    with tempfile.TemporaryFile(buffering=0) as kept:
+    from tempfile import TemporaryFile  # imports random and hashlib: 10 ms, only needed here
+
+    with TemporaryFile(buffering=0) as kept:
         shutil.copyfileobj(given, kept)
         kept.seek(0)
         kept.name = NAME  # instead of its descriptor's number, for messages

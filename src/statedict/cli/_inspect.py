@@ -188,17 +188,15 @@ def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     """Return a function from a tensor to its part of the model: the path up to the first label in which the modules differ.
     Repeated layers are one part, `layers.*`."""
-    modules = {name: _module(name) for name in names}
+    paths = {name.rpartition(".")[0] for name in names}
+    modules = {path: tuple("*" if label.isdigit() else label for label in path.split(".")) for path in paths}
     shared = 0
     for labels in zip(*set(modules.values())):
         if len(set(labels)) > 1:
             break
         shared += 1
-    return lambda fact: ".".join(modules[fact["name"]][: shared + 1])
-
-
-def _module(name: str) -> tuple[str, ...]:
-    return tuple("*" if label.isdigit() else label for label in name.split(".")[:-1])
+    parts = {path: ".".join(labels[: shared + 1]) for path, labels in modules.items()}
+    return lambda fact: parts[fact["name"].rpartition(".")[0]]
 
 
 def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[str, StateDict]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import typer
@@ -62,23 +62,26 @@ class Pipe:
 
 
 def _lines(table: Cells) -> Iterator[str]:
-    columns = list(zip(table.columns, *([cell.plain for cell in row] for row in table.rows)))
-    widths = [list(map(_width, column)) for column in columns]
-    longest = list(map(max, widths))
-    right = [name in RIGHT for name in table.columns]
-    for cells, taken in zip(zip(*columns), zip(*widths)):
-        gaps = [" " * (full - width) for full, width in zip(longest, taken)]
-        padded = (gap + cell if left else cell + gap for cell, gap, left in zip(cells, gaps, right))
-        yield (" " * GAP).join(padded).rstrip()
+    columns = zip(table.columns, *([cell.plain for cell in row] for row in table.rows))
+    for cells in zip(*map(_padded, columns)):
+        yield (" " * GAP).join(cells).rstrip()
 
 
-def _width(text: str) -> int:
-    """Return the number of columns that a text takes in a terminal."""
-    if _NARROW.fullmatch(text):
-        return len(text)
+def _padded(column: Sequence[str]) -> list[str]:
+    """Return the texts of a column, of which the first is its name, with spaces up to the width of the longest."""
+    widths = _widths(column)
+    longest, right = max(widths), column[0] in RIGHT
+    gaps = [" " * (longest - width) for width in widths]
+    return [gap + text if right else text + gap for text, gap in zip(column, gaps)]
+
+
+def _widths(texts: Sequence[str]) -> list[int]:
+    """Return the number of columns that each text takes in a terminal."""
+    if _NARROW.fullmatch("".join(texts)):
+        return list(map(len, texts))
     from rich.cells import cell_len
 
-    return cell_len(text)
+    return list(map(cell_len, texts))
 
 
 # Characters of one column each: printable ASCII and Latin, and the punctuation of this program.

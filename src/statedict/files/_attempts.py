@@ -7,7 +7,6 @@ these errors is passed on, not even as a cause, because tracebacks print causes.
 from __future__ import annotations
 
 import errno
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -58,7 +57,9 @@ def attempt(work: Callable[[], Result], url: str) -> Result:
             translated = translate(error, url)
         if delay is None or not translated.transient or (tries > 1 and time.monotonic() > last_start):
             break
-        time.sleep(delay * random.uniform(0.5, 1))
+        from random import uniform  # imports hashlib: 6 ms, not needed to read a local file
+
+        time.sleep(delay * uniform(0.5, 1))
     if isinstance(translated.error, RemoteError):
         translated.error.tries = tries
     # Raised outside of the handler, so that the original error is not even its context.

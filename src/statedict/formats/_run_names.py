@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable
-from secrets import token_hex
 
 # Our own checkpoints, saved by CheckpointManager (in an object store, with a suffix that each save has of its own), and the
 # manifest in each.
@@ -39,7 +39,7 @@ def name_of(step: int) -> str:
 
 def unique_name(step: int) -> str:
     """Return a name, for a checkpoint of CheckpointManager in an object store, that no other save has."""
-    return f"{name_of(step)}-{token_hex(8)}"
+    return f"{name_of(step)}-{os.urandom(8).hex()}"
 
 
 def is_unique_name(name: str) -> bool:

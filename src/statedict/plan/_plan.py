@@ -132,7 +132,8 @@ class Plan:
         tied: Mapping[str, str] | None = None,
         advised: bool = True,
     ) -> LoadReport:
-        """Return the report of a load by this plan; with `advised`, it can suggest calls that would work.
+        """Return the report of a load by this plan; with `advised`, it can be printed, and can suggest
+        calls that would work.
 
         The arguments are the loader's results; without them, the report is a forecast, in which tensors are cast to the
         dtypes of the slots. Missing names that the plan withheld on purpose are left out.
@@ -155,7 +156,7 @@ class Plan:
             skipped=self.skipped,
             notes=self.notes,
             dry_run=loaded is None,
-            shapes=self._shapes(missing, unexpected),
+            shapes=self._shapes(missing, unexpected) if advised else None,
         )
         if advised and not report.ok:
             if missing and unexpected:
@@ -194,11 +195,11 @@ class Plan:
 
     def _shapes(self, missing: Iterable[str], unexpected: Iterable[str]) -> dict[str, Shape]:
         """Return the known shapes of missing and unexpected names, used to find near misses."""
-        passed = {step.target: step.sources[0] for step in self.passed}
-        values = {name: self.given.get(passed.get(name, name)) for name in unexpected}
-        values |= {name: self.slots.get(name) for name in missing}
-        known = {name: shape_of(value) for name, value in values.items() if not isinstance(value, Absent)}
-        return {name: shape for name, shape in known.items() if shape is not None}
+        passed = {step.target: step.sources[0] for step in self.passed if step.renamed}
+        values = [(name, self.given.get(passed.get(name, name))) for name in unexpected]
+        values += [(name, self.slots.get(name)) for name in missing]
+        known = ((name, shape_of(value)) for name, value in values if not isinstance(value, Absent))
+        return {name: shape for name, shape in known if shape is not None}
 
     def __str__(self) -> str:
         changed = [step for step in self.steps if step.change]

@@ -71,7 +71,8 @@ def _strided(spec: Spec, location: str) -> Fact:
 def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
     """Return one fact for each entry of the state that is not a tensor: extra state, a step count."""
     # `items()` would read every tensor.
-    names = [name for name in state if fits(name) and state.leaf(name) is None]
+    held = dict(state.leaves())
+    names = [name for name in state if name not in held and fits(name)]
     return [fact for name in names for fact in contents(state[name], name)]
 
 

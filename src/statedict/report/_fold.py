@@ -70,12 +70,13 @@ def fold(entries: Iterable[TreeEntry]) -> list[Row]:
 
 def _sign(node: _Node, known: dict[Hashable, int]) -> None:
     """Set the signature of the node and all nodes below it: equal numbers for equal subtrees."""
-    for child in node.children.values():
+    node.nbytes = node.entry.nbytes if node.entry else 0
+    below = []
+    for label, child in node.children.items():
         _sign(child, known)
-    own = node.entry
-    node.nbytes = sum(child.nbytes for child in node.children.values()) + (own.nbytes if own else 0)
-    below = tuple((label, child.signature) for label, child in node.children.items())
-    node.signature = known.setdefault(((own.kind, own.nbytes, own.note) if own else None, below), len(known))
+        node.nbytes += child.nbytes
+        below.append((label, child.signature))
+    node.signature = known.setdefault((node.entry and node.entry[1:], *below), len(known))
 
 
 def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:

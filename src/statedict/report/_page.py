@@ -4,18 +4,16 @@ Theory of operation. The page's style and scripts are the files in `page/`, conc
 content are compressed with gzip and encoded in base64, and the browser decompresses them. This makes the page smaller, and
 keeps data from the checkpoint (such as tensor names) out of the markup. The Content-Security-Policy of the page forbids all
 connections, and all scripts except those whose hash it lists: our own and the library.
+
+Every command that describes a file imports this one, so the modules that only the page needs are imported in functions.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
-from html import escape
-from importlib.resources import files as resources
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -56,6 +54,8 @@ def page(files: Sequence[FileContent], diff: Diff | None = None) -> bytes:
     >>> b"model.pt" in page([FileContent("model.pt", "torch", "unknown", 0, {})])
     True
     """
+    from html import escape
+
     values, cells = content(files, diff)
     script = "\n".join(_read(name) for name in SCRIPTS)
     title = " → ".join(printable(file.name) for file in files)
@@ -89,14 +89,20 @@ def _packed_charting() -> str:
 def _policy(*scripts: str) -> str:
     """Return a Content-Security-Policy without connections and other scripts. Charts need inline styles and
     the images that they make."""
+    from hashlib import sha256
+
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return f"default-src 'none'; script-src {hashes}; {ALLOWED}"
 
 
 def _packed(data: bytes) -> str:
     """Return the data as gzip in base64, deterministically."""
+    import gzip
+
     return b64encode(gzip.compress(data, 6, mtime=0)).decode()
 
 
 def _read(name: str) -> str:
-    return (resources("statedict.report") / "page" / name).read_text("utf-8")
+    from importlib.resources import files
+
+    return (files("statedict.report") / "page" / name).read_text("utf-8")

@@ -16,7 +16,7 @@ from .mapping._sections import LINE, Section, as_html, as_text, folded, listed
 from .mapping._short import Short
 from .mapping._statedict import StateDict, raw_values
 from .mapping._statedict_html import state_shown
-from .mapping._tree import every, holds, kinds_in, map_tree, tensors_of
+from .mapping._tree import every, map_tree, one_of_each_type, tensors_of
 from .regions._boxes import Box, box_shown, boxes_of_run, narrowed, run_of, tiling_problem, whole_box
 from .regions._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from .regions._origins import Derived, Origin, origins
@@ -145,8 +145,7 @@ __all__ = [
     "materialize",
     "memory_of",
     "every",
-    "holds",
-    "kinds_in",
+    "one_of_each_type",
     "map_tree",
     "tensors_of",
     "read_array",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.errors import FormatError
-from statedict.state import Opaque, StateDict, independent, leaf_of, map_tree, tensors_of
+from statedict.state import Opaque, StateDict, every, independent, leaf_of, map_tree, one_of_each_type, tensors_of
 
 plain = st.recursive(
     st.integers() | st.text(max_size=3) | st.none(),
@@ -25,6 +25,14 @@ plain = st.recursive(
 def test_mapping_with_the_identity_is_a_copy(tree):
     """Nothing but the containers' identity changes."""
     assert tree == map_tree(tree, lambda value: value)
+
+
+@given(plain)
+def test_each_type_is_found_once(tree):
+    """The types found are those of all values, however deep in lists, tuples and dicts; of each type there is one value."""
+    found = list(map(type, one_of_each_type(tree)))
+    assert set(found) == set(map(type, every(tree)))
+    assert len(found) == len(set(found))
 
 
 def test_shared_parts_stay_shared_and_cycles_stay_cycles():

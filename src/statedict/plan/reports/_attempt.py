@@ -156,8 +156,10 @@ def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
 def _known(value: Any) -> Any:
     if isinstance(value, Absent):
         return value
+    if spec := spec_of(value):
+        return spec
     shape = shape_of(value)
-    return NotATensor() if shape is None else spec_of(value) or TensorInfo(shape, getattr(value, "dtype", None))
+    return NotATensor() if shape is None else TensorInfo(shape, getattr(value, "dtype", None))
 
 
 def _literal(name: str, value: Any) -> str:

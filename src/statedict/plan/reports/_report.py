@@ -151,9 +151,11 @@ class LoadReport(tuple[list[str], list[str]]):
         """
         if not (any(self) and (missing or unexpected)):
             return self
-        fits = matcher(missing), matcher(unexpected)
-        allowed = [name for names, fit in zip(self, fits) for name in names if fit(name)]
-        kept = ([name for name in names if not fit(name)] for names, fit in zip(self, fits))
+        kept: tuple[list[str], list[str]] = [], []
+        allowed: list[str] = []
+        for names, fits, left in zip(self, (matcher(missing), matcher(unexpected)), kept):
+            for name in names:
+                (allowed if fits(name) else left).append(name)
         facts = {key: value for key, value in vars(self).items() if key not in ("suggestions", *_PAIR)}
         given = {"allow_missing": missing, "allow_unexpected": unexpected}
         attempt = self.attempt and self.attempt.with_options({name: some for name, some in given.items() if some})

@@ -94,14 +94,15 @@ def _sections(report: LoadReport) -> list[Section]:
 def _missing(report: LoadReport) -> Section:
     """Return the missing names, with similar unexpected names."""
     shapes = report.shapes
-    parts, slot_parts = parts_of(report.unexpected_keys), parts_of(report.missing_keys)
-    near = NearMisses(name for name in report.unexpected_keys if name not in parts)
-    texts = {group.names[0]: group.text for group in fold(report.unexpected_keys, shapes.get)}
+    others = report.unexpected_keys if report.missing_keys else ()
+    parts, slot_parts = parts_of(others), parts_of(report.missing_keys)
+    texts = {group.names[0]: group.text for group in fold(others, shapes.get)}
+    near = NearMisses(name for name in texts if name not in parts)
 
     def about(names: tuple[str, ...]) -> str:
         close = near.to(names[0], 3) if may_match("", names[0], {}, slot_parts) else []
         meant = [other for other in close if shapes.get(other) == shapes.get(names[0])]
-        hint = f"  did you mean {texts.get(meant[0], meant[0])!r}?" if meant else ""
+        hint = f"  did you mean {texts[meant[0]]!r}?" if meant else ""
         return f"{_shape(report, names[0])}{hint}"
 
     return folded("missing", report.missing_keys, about, shapes.get, _PROBLEMS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,8 +135,10 @@ def _roots(missing: Collection[str], attempt: Attempt) -> Iterator[Proposal]:
 
 def _renamed(missing: Collection[str], unexpected: Collection[str], *, more: bool = False) -> list[Proposal]:
     """Propose the rule that gives the most missing names; several rules if each would give all."""
+    if not (missing and unexpected):
+        return []
     skip = parts_of(unexpected)
-    best = best_rules(missing, [name for name in unexpected if name not in skip]) if missing and unexpected else []
+    best = best_rules(missing, [name for name in unexpected if name not in skip])
     others = f", one of {len(best)} prefixes with these names" if len(best) > 1 else ""
     changes = []
     for rule, solves in best:
@@ -171,11 +174,13 @@ def _included(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -
 
 def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Proposal | None:
     """Propose to allow the missing and unexpected names."""
-    wholes = parts_of(now.unexpected_keys), parts_of(now.missing_keys)
-    if now.errors or now.mismatched or notes_on_parts(now.missing_keys, now.unexpected_keys, *wholes):
+    missing, unexpected = now
+    if now.errors or now.mismatched:
+        return None
+    if missing and unexpected and notes_on_parts(missing, unexpected, parts_of(unexpected), parts_of(missing)):
         return None
     options: dict[str, Any] = {}
-    for names, argument in ((now.missing_keys, "allow_missing"), (now.unexpected_keys, "allow_unexpected")):
+    for names, argument in ((missing, "allow_missing"), (unexpected, "allow_unexpected")):
         patterns = list(dict.fromkeys(_unloaded(names, now.loaded)))
         if len(patterns) > _MOST_PATTERNS:
             return None
@@ -187,8 +192,9 @@ def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) ->
 def _unloaded(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:
     """Return, for each name, the highest module above it into which nothing was loaded, or the name itself."""
     shared = {head for name in loaded for head, _ in cuts(name)} if names else set()
+    above = cache(lambda module: next((head for head, _ in cuts(f"{module}.") if head and head not in shared), ""))
     for name in names:
-        yield next((head for head, _ in cuts(name) if head and head not in shared), name)
+        yield above(name.rpartition(".")[0]) or name
 
 
 def _suggest_match(report: LoadReport, attempt: Attempt) -> list[Suggestion]:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 # Whole components, no leading zero (`007` is a name, not a number); 17 digits are past any layer count.
-_INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,16})(?![^.])")
+_INDEX = re.compile(r"(?<![^.])(0|[1-9][0-9]{0,16})(?![^.])")
 # Limits the recursion for a hostile name with a thousand numbers; real names have two or three.
 _MOST_INDICES = 16
 _HOLE = "\0"
@@ -72,11 +72,8 @@ def _run(first: int, last: int) -> str:
 
 
 def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
-    found = _INDEX.findall(name)
-    if not found:
-        return name, ()
-    indices = tuple(map(int, found[:_MOST_INDICES]))
-    return _INDEX.sub(_HOLE, name, count=_MOST_INDICES), indices
+    parts = _INDEX.split(name, _MOST_INDICES)
+    return _HOLE.join(parts[::2]), tuple(map(int, parts[1::2]))
 
 
 def _groups(template: str, members: dict[tuple[int, ...], str]) -> list[Group]:
@@ -95,8 +92,8 @@ def _text(template: str, box: tuple[tuple[int, ...], ...]) -> str:
 
 def _boxes(rows: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
     """Split the rows (sorted, of equal length) into products of index sets that together are exactly the rows."""
-    if not rows[0]:
-        return [()]
+    if len(rows[0]) == 1:
+        return [(tuple(index for (index,) in rows),)]
     rests: dict[int, list[tuple[int, ...]]] = {}
     for row in rows:
         rests.setdefault(row[0], []).append(row[1:])

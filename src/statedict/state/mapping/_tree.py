@@ -85,43 +85,29 @@ def every(tree: Any) -> Iterator[Any]:
             stack.extend(_OPEN[kind].children(value) if kind in _OPEN else value)
 
 
-def kinds_in(tree: Any) -> set[type]:
-    """Return the types of all values in the tree, including containers and unusual keys.
+def one_of_each_type(tree: Any) -> Iterator[Any]:
+    """Yield a value of each type in the tree, including containers and unusual keys; each when it is found.
 
     Whether a tree of many small dicts needs a walk at all is known in a tenth of the time that the walk takes.
 
-    >>> kinds_in({"a": [1, 2.0]}) == {dict, list, int, float}
+    >>> set(map(type, one_of_each_type({"a": [1, 2.0, 3]}))) == {dict, list, int, float}
     True
     """
-    kinds = {type(tree)}
-    stack, seen = [tree] if not kinds.isdisjoint(_CONTAINERS) else [], set[int]()
+    kinds, seen = set[type](), set[int]()
+    stack: list[Iterable[Any]] = [(tree,)]
     while stack:
-        value = stack.pop()
-        if id(value) in seen:
+        values = stack.pop()
+        found = set(map(type, values))
+        for kind in found - kinds:
+            kinds.add(kind)
+            yield next(value for value in values if type(value) is kind)
+        if found.isdisjoint(_CONTAINERS):
             continue
-        seen.add(id(value))
-        kind = type(value)
-        inside = _OPEN[kind].children(value) if kind in _OPEN else value
-        found = set(map(type, inside))
-        kinds |= found
-        if not found.isdisjoint(_CONTAINERS):
-            stack.extend(part for part in inside if type(part) in _CONTAINERS)
-    return kinds
-
-
-def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
-    """Whether `fits` is true for any value in the tree that is not a container; stops at the first."""
-    stack, seen = [tree], set[int]()
-    while stack:
-        value = stack.pop()
-        kind = type(value)
-        if kind not in _OPEN and kind not in _FIXED:
-            if fits(value):
-                return True
-        elif id(value) not in seen:
-            seen.add(id(value))
-            stack.extend(_OPEN[kind].children(value) if kind in _OPEN else value)
-    return False
+        for value in values:
+            kind = type(value)
+            if kind in _CONTAINERS and id(value) not in seen:
+                seen.add(id(value))
+                stack.append(_OPEN[kind].children(value) if kind in _OPEN else value)
 
 
 class _Walk:
@@ -265,7 +251,7 @@ _COUNTER = _Open(
     _mapping_children,
     lambda new, old, mapped: dict.update(new, zip(old, map(mapped, map(id, old.values())))),
 )
-_LIST = _Open(lambda old: type(old)(), iter, _fill_list)
+_LIST = _Open(lambda old: type(old)(), lambda old: old, _fill_list)
 _FIXED = {tuple, set, frozenset}
 _TENSORS = {Leaf, Absent, Compound, Parts}
 _OPEN: dict[type, _Open] = {
@@ -275,7 +261,7 @@ _OPEN: dict[type, _Open] = {
     defaultdict: _Open(lambda old: defaultdict(old.default_factory), _mapping_children, _fill_mapping),
     StateDict: _Open(_empty_state, _mapping_children, _fill_mapping),
     list: _LIST,
-    deque: _Open(lambda old: deque(maxlen=old.maxlen), iter, _fill_list),
+    deque: _Open(lambda old: deque(maxlen=old.maxlen), lambda old: old, _fill_list),
     Opaque: _Open(
         lambda old: Opaque(old.module, old.name),
         lambda old: (old.args, old.kwargs, old.state, old.items),

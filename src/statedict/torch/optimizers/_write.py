@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from statedict.errors import LoadError
-from statedict.state import collector_paused, holds, leaf_of, library_of, map_tree, raw_values
+from statedict.state import collector_paused, leaf_of, library_of, map_tree, one_of_each_type, raw_values
 from statedict.tree import JointLoad, Outcome
 
 from ..snapshots._copy_tree import independent, values_of
@@ -93,7 +93,7 @@ def _with_leaves(optimizer: torch.optim.Optimizer, state: Any) -> Any:
     if not is_state(state) or not known(optimizer):
         return state
     values = raw_values(state)
-    if not holds(values["state"], _is_foreign):
+    if not any(map(_is_foreign, one_of_each_type(values["state"]))):
         return state
     return {**values, "state": map_tree(values["state"], _leaf)}
 

@@ -104,7 +104,9 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
             seen.add(id(value))
             values, offered = list(entries.values()), _entries(other)
             others = repeat(None) if offered is None else map(offered.get, entries)
-            if ORDINARY.issuperset(map(type, values)):
+            if {Leaf}.issuperset(map(type, values)):
+                found.unread.update(zip(map(id, values), values))
+            elif ORDINARY.issuperset(map(type, values)):
                 # Thousands of tensors, each of which would cost 10 µs in this loop.
                 found.live.update(zip(map(id, values), values))
                 if offered is not None:
@@ -135,7 +137,7 @@ def values_of(tree: Any) -> Iterator[Any]:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            if ORDINARY.issuperset(map(type, entries.values())):
+            if ATOMS.issuperset(map(type, entries.values())):
                 yield from entries.values()
             else:
                 stack.extend(reversed([*entries.values()]))
