@@ -15,7 +15,8 @@ from statedict.state import Box, Leaf, Piece, join_pieces
 from ...errors import FormatError
 from .._limits import Limits
 from ..checkpoint._checkpoint import Checkpoint
-from ._shards import joined, opened_shards, state_of
+from ._parts import opened_ranks
+from ._shards import joined, state_of
 
 FILE = re.compile(r"consolidated\.(?P<number>\d\d)\.pth")
 NAME = "consolidated.{:02}.pth"
@@ -39,7 +40,7 @@ def read_llama(folder: Folder, names: Sequence[str], limits: Limits) -> Checkpoi
 
     Raises FormatError if a file is missing or damaged: hardly any tensor could be read without it.
     """
-    shards = _opened(folder, names, limits)
+    shards = opened_ranks(folder, names, limits)
     name, state = next((name, state_of(shard)) for name, shard in shards.items())
     square = state.get(SQUARE)
     if not isinstance(square, Leaf) or len(square.spec.shape) != 2 or not square.spec.shape[1]:
@@ -58,13 +59,6 @@ def read_llama(folder: Folder, names: Sequence[str], limits: Limits) -> Checkpoi
     values = {name: _whole(name, states, size, folder.path) for name in _common_names(states, folder.path)}
     notes = [f"the tensors are joined from the files of {len(expected):,} tensor-parallel ranks"]
     return joined(folder.path, dict(values), shards, 0, {}, notes, folder.close)
-
-
-def _opened(folder: Folder, names: Sequence[str], limits: Limits) -> dict[str, Checkpoint]:
-    shards, failed = opened_shards(folder.file, names, folder.path, limits)
-    for error in failed.values():
-        raise error
-    return shards
 
 
 def _difference(expected: Sequence[str], names: Sequence[str]) -> str:
@@ -92,11 +86,11 @@ def _common_names(states: Mapping[str, State], where: str) -> Sequence[str]:
 def _whole(name: str, states: Mapping[str, State], size: int, where: str) -> Leaf:
     """Return the tensor that the files have parts of; `size` is that of the hidden state."""
     parts = [state[name] for state in states.values()]
-    kinds = {f"{part.spec.dtype} {list(part.spec.shape)} in {file}": part for file, part in zip(states, parts)}
-    first, *others = kinds.items()
-    for text, part in others:
-        if (part.spec.dtype, part.spec.shape) != (first[1].spec.dtype, first[1].spec.shape):
-            raise FormatError(f"its parts differ: {first[0]}, {text}", file=where, member=name)
+    kinds = [(part.spec.dtype, part.spec.shape) for part in parts]
+    for file, (dtype, shape) in zip(states, kinds):
+        if (dtype, shape) != kinds[0]:
+            first = f"{kinds[0][0]} {list(kinds[0][1])} in {next(iter(states))}"
+            raise FormatError(f"its parts differ: {first}, {dtype} {list(shape)} in {file}", file=where, member=name)
     shape, axis = parts[0].spec.shape, _axis(name, parts[0], size)
     if axis is None:
         raise FormatError(
@@ -113,9 +107,8 @@ def _whole(name: str, states: Mapping[str, State], size: int, where: str) -> Lea
 
 
 def _axis(name: str, part: Leaf, size: int) -> int | None:
-    if (
-        name == EMBEDDING and len(part.spec.shape) == 2
-    ):  # Llama 3 divides the vocabulary, Llama 1 and 2 the hidden state
+    # Llama 3 divides the vocabulary, Llama 1 and 2 the hidden state.
+    if name == EMBEDDING and len(part.spec.shape) == 2:
         return 0 if part.spec.shape[1] == size else 1
     axis = AXES.get(LAYER.sub("", name, count=1))
     return axis if len(part.spec.shape) == 2 or axis == -1 else None

@@ -36,7 +36,7 @@ def read_parts(folder: Folder, limits: Limits) -> Checkpoint:
     if SHARDED in folder.folders and not any(map(OF_A_RANK.fullmatch, folder.files)):
         folder = folder.folder(SHARDED)
     names = list(filter(OF_A_RANK.fullmatch, folder.files))
-    shards = _opened(folder, names, limits)
+    shards = opened_ranks(folder, names, limits)
     found: dict[str, list[Parts]] = {}
     for shard in shards.values():
         shard.notes = [note for note in shard.notes if note != ONE_RANK]
@@ -70,10 +70,10 @@ def read_ranks(folder: Folder, files: dict[int, str], limits: Limits) -> Checkpo
     different ranks."""
     names = list(files.values())
     # A folder may have thousands of numbered files without DTensors: one of them shows it.
-    (one,) = _opened(folder, names[:1], limits).values()
+    (one,) = opened_ranks(folder, names[:1], limits).values()
     if not _parts_by_path(one.object):
         return None
-    shards = _opened(folder, names, limits)
+    shards = opened_ranks(folder, names, limits)
     every = [_parts_by_path(shard.object) for shard in shards.values()]
     # Files that all have the same boxes are not of different ranks: they may be of different steps.
     if not all(every) or len(set(map(_boxes_of, every))) == 1:
@@ -87,7 +87,7 @@ def read_ranks(folder: Folder, files: dict[int, str], limits: Limits) -> Checkpo
     return checkpoint
 
 
-def _opened(folder: Folder, names: Sequence[str], limits: Limits) -> dict[str, Checkpoint]:
+def opened_ranks(folder: Folder, names: Sequence[str], limits: Limits) -> dict[str, Checkpoint]:
     """Open the files of ranks. All must be readable: the shape of a tensor can follow from its parts in all of them."""
     shards, failed = opened_shards(folder.file, names, folder.path, limits)
     for error in failed.values():
