@@ -61,7 +61,7 @@ class RunIndex:
 def parse_index(raw: bytes, file: str) -> RunIndex:
     """The index in the JSON text `raw`. Partner of `RunIndex.dump`. Raises FormatError if it is damaged."""
     try:
-        check_seal(raw, file)
+        check_seal(raw, file, "index")
         content = json.loads(raw)
         if content["format"] != FORMAT:
             raise ValueError(f"the format is {content['format']!r}, not {FORMAT!r}")

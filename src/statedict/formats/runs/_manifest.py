@@ -220,15 +220,15 @@ def missing_manifest(file: str) -> UnknownFormatError:
     )
 
 
-def check_seal(raw: bytes, file: str) -> None:
-    """Raise ChecksumError unless the bytes end in their checksum, as `seal` has appended it."""
+def check_seal(raw: bytes, file: str, what: str = "manifest") -> None:
+    """Raise ChecksumError unless the bytes end in their checksum, as `seal` has appended it; `what` they are."""
     found = SEAL.search(raw)
     if found is None:
-        raise ChecksumError("the manifest does not end with its checksum", file=file)
+        raise ChecksumError(f"the {what} does not end with its checksum", file=file)
     actual = files.crc32(raw[: found.start()])
     if actual != int(found[1], 16):
         raise ChecksumError(
-            f"the manifest is damaged: its CRC-32 is {actual:08x}, expected {found[1].decode()}", file=file
+            f"the {what} is damaged: its CRC-32 is {actual:08x}, expected {found[1].decode()}", file=file
         )
 
 
