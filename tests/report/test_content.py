@@ -82,7 +82,7 @@ def test_what_became_of_each():
     told = dict(zip(values["names"], values["status"]))
     assert told == {"same": "equal", "s": "shape", "d": "dtype", "c": "changed", "new": "added", "gone": "removed"}
     place = values["names"].index("c")
-    assert values["changes"] == {place: [4, 1, 1.0, 0.5, 0.944911, 0]}
+    assert values["changes"] == {place: [4, 1, 1.0, 1.0, 0.5, 0.944911, 0]}
     assert [column["shape"][values["names"].index("gone")] for column in values["columns"]] == ["2", None]
     assert [column["shape"][values["names"].index("new")] for column in values["columns"]] == [None, "1"]
     assert values["loose"] == {"added": ["extra"], "removed": [], "values": ["opt"]}
@@ -95,7 +95,7 @@ def test_renamed_tensors_are_beside_each_other():
     values, _ = compared({"module.w": np.zeros(2), "module.b": np.ones(2)}, {"w": np.ones(2), "b": np.ones(2)})
     assert values["renamed"] == {"w": "module.w", "b": "module.b"}
     assert (values["names"], values["status"]) == (["w", "b"], ["changed", "equal"])
-    assert values["changes"][0][3] == "Infinity"
+    assert values["changes"][0][4] == "Infinity"
     assert [column["shape"] for column in values["columns"]] == [["2", "2"]] * 2
 
 
