@@ -1,5 +1,6 @@
 """The command line as a whole: documented, quick, and never a traceback for a user's mistake."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import statedict
 from statedict.cli import main
 from statedict.cli._main import app
 from statedict.cli._options import in_options
+from statedict.cli._show import TERMINAL
 from statedict.errors import TruncatedError, UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
@@ -113,14 +115,19 @@ def test_as_a_module():
     assert re.fullmatch(r"statedict \d+\.\d+\S*\n", done.stdout)
 
 
+UNNEEDED = {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy", "rich"}
+
+
 def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
     """Inspecting a small file, with a pipe as output, imports no other command, no writer, no NumPy and nothing of rich."""
     statedict.save({"weight": [1.0]}, tmp_path / "a.pt")
     script = "import sys; from statedict.cli import main\ntry: main(['inspect', 'a.pt'])\nfinally: print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name not in TERMINAL}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", script], **options)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "statedict.cli._inspect" in loaded
-    assert not {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy", "rich"} & loaded
+    assert not UNNEEDED & loaded
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])

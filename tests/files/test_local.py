@@ -155,6 +155,7 @@ def test_a_replaced_file_stays_the_one_that_was_opened(path):
     opened.close()
 
 
+@pytest.mark.only_on("linux", "macos")
 def test_only_regular_files_are_opened(tmp_path):
     """A FIFO, a socket, a device or a directory is named as what it is, without waiting for anything."""
     os.mkfifo(tmp_path / "fifo")

@@ -32,7 +32,7 @@ def test_no_schedule_breaks_a_promise(world):
 @pytest.mark.parametrize(
     ("world", "seed", "mutation"),
     [
-        ("disk", 40, "not_compared_again"),
+        ("disk", 340, "not_compared_again"),
         ("disk", 290, "replaced_is_lost"),
         ("disk", 1021, "tidied_without_flush"),
     ],
