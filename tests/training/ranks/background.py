@@ -125,9 +125,21 @@ def one_fails(kind, size, directory):
     }
 
 
+def failures(manager):
+    """Save two steps; return what this rank is told about each that fails."""
+    told = []
+    for step in (2, 3):
+        manager.save(step, counter=Counter(step))
+        try:
+            manager.wait()
+        except StateDictError as error:
+            told.append(f"{type(error).__name__}: {error}")
+    return told
+
+
 def hangs(kind, size, directory):
     """The last rank is stopped during a save: what each rank is told, within the manager's time limit."""
-    rank, told = dist.get_rank(), []
+    rank = dist.get_rank()
     processes = [None] * size
     dist.all_gather_object(processes, os.getpid())
     with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=10)) as manager:
@@ -139,12 +151,7 @@ def hangs(kind, size, directory):
         if size > 2 and rank == 1:
             # So the time limit of rank 2, which waits for rank 0, passes first.
             time.sleep(3)
-        for step in (2, 3):
-            manager.save(step, counter=Counter(step))
-            try:
-                manager.wait()
-            except StateDictError as error:
-                told.append(f"{type(error).__name__}: {error}")
+        told = failures(manager)
         if rank == 0:
             os.kill(processes[-1], signal.SIGCONT)
     return {"told": told, "steps": list(manager)}
@@ -152,7 +159,6 @@ def hangs(kind, size, directory):
 
 def silent(kind, size, directory):
     """A killed process has left half a record in the job's store: what each rank is told, within the time limit."""
-    told = []
     with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=5)) as manager:
         manager.save(1, counter=Counter(1))
         manager.wait()
@@ -161,12 +167,7 @@ def silent(kind, size, directory):
             with open(f"{directory}-0/store", "ab") as store:
                 store.write(b"\x09\x00\x00\x00half")
         dist.barrier()
-        for step in (2, 3):
-            manager.save(step, counter=Counter(step))
-            try:
-                manager.wait()
-            except StateDictError as error:
-                told.append(f"{type(error).__name__}: {error}")
+        told = failures(manager)
     return {"told": told, "steps": list(manager)}
 
 
