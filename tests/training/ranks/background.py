@@ -128,8 +128,8 @@ def one_fails(kind, size, directory):
 def failures(manager):
     """Save two steps; return what this rank is told about each that fails."""
     told = []
-    for step in (2, 3):
-        manager.save(step, counter=Counter(step))
+    for number in (2, 3):
+        manager.save(number, counter=Counter(number))
         try:
             manager.wait()
         except StateDictError as error:
