@@ -86,3 +86,9 @@ def test_it_is_short_whatever_it_shows():
 def test_an_empty_state():
     """An empty state has a short page of its own."""
     assert "StateDict: 0 tensors, 0 elements, 0 bytes" in StateDict()._repr_html_()
+
+
+def test_the_short_form_counts_tensors_and_elements():
+    """`repr` has the same totals as a notebook, and the first names."""
+    state = StateDict({"a": np.ones((3, 2), "f4"), "epoch": 3})
+    assert repr(state) == "<StateDict of 1 tensor, 6 elements, 24 bytes (1 float32): a, epoch>"

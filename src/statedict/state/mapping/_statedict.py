@@ -345,9 +345,11 @@ class StateDict(MutableMapping[str, Any]):
         return fingerprint(self)
 
     def __repr__(self) -> str:
+        from ._statedict_html import state_counts
+
         shown = printable(", ".join(list(self._values)[:3]))
         more = ", …" if len(self) > 3 else ""
-        return f"<StateDict of {len(self)}: {shown}{more}>"
+        return f"<StateDict of {state_counts(self)}: {shown}{more}>"
 
     def _repr_html_(self) -> str:
         from ._statedict_html import state_html

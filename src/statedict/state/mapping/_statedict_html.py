@@ -29,6 +29,11 @@ def state_html(state: StateDict) -> str:
     return as_html(f"StateDict: {first}", sections)
 
 
+def state_counts(state: StateDict) -> str:
+    """Return how many tensors, elements and bytes there are, and the dtypes. Reads no tensor."""
+    return _counts([leaf for _, leaf in state.leaves() if not isinstance(leaf, Absent)])
+
+
 def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
     """Return one line (tensors, elements, bytes, dtypes), and sections: the tensors, the ties, the other entries' names."""
     leaves = {name: leaf for name, leaf in state.leaves() if not isinstance(leaf, Absent)}
@@ -48,7 +53,8 @@ def _counts(leaves: Collection[Leaf | Compound]) -> str:
     nbytes = sum(leaf.nbytes for leaf in leaves)
     listed = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
     elements = sum(prod(leaf.spec.shape if isinstance(leaf, Leaf) else leaf.shape) for leaf in leaves)
-    return f"{len(leaves):,} tensors, {elements:,} elements, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
+    tensors = f"{len(leaves):,} tensor{'' if len(leaves) == 1 else 's'}"
+    return f"{tensors}, {elements:,} elements, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
 
 
 def _dtype(leaf: Leaf | Compound) -> DType:
