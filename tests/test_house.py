@@ -57,6 +57,8 @@ def offered(module):
 @pytest.mark.parametrize("name", packages())
 def test_all_is_what_can_be_imported(name):
     """A room's `__all__` is what can be imported from it, each name once."""
+    if name in ("statedict", "statedict.torch"):
+        pytest.importorskip("torch")
     module = importlib.import_module(name)
     assert len(module.__all__) == len(set(module.__all__))
     assert all(hasattr(module, name) for name in module.__all__)

@@ -13,6 +13,8 @@ from tests import forked
 import statedict
 from statedict import CheckpointManager
 
+pytest.importorskip("torch")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests import forked
 
+pytest.importorskip("torch")
+
 FUNCTIONS = ["table", "trees", "part_of_mesh", "replicated", "refused", "own_bytes"]
 
 

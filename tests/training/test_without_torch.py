@@ -29,9 +29,9 @@ def training(value):
         array[...] = value
     return {"model": model, "parts": [Sampler(np.full(3, value))]}
 
-for asynchronous in (False, True):
+for run, asynchronous in ((sys.argv[1], False), (sys.argv[1], True), ("memory://bucket/run", False)):
     saved, again = training(1), training(0)
-    with statedict.CheckpointManager(sys.argv[1], asynchronous=asynchronous) as manager:
+    with statedict.CheckpointManager(run, asynchronous=asynchronous) as manager:
         manager.save(1, epoch=3, table=np.arange(2), **saved)
         resumed = manager.resume(**again)
     assert list(resumed.reports) == ["model", "parts/0"]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests import forked
 
+pytest.importorskip("torch")
+
 FUNCTIONS = ["table", "assigned", "emptied", "converted", "live", "told", "damaged", "counted", "frugal"]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tests import forked
 
+pytest.importorskip("torch")
+
 OLD, NEW = [0.0], [1.0]
 LOADED = "<All keys matched successfully>"
 DAMAGED = "have changed since they were written"
