@@ -35,7 +35,7 @@ class RunIndex:
         pinned: the steps that are pinned.
         holder: the process that saves here, as text; empty if its manager has released the run.
         token: which manager that is.
-        number: increases with each change, so that no two versions are the same; 0 if there is no such object.
+        number: increases with each change, so that no two versions are the same; 0 if the run has no index yet.
     """
 
     folders: Mapping[int, str] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class ReadAhead:
         place = self._places.get(name)
         if place is None:
             return [name]
-        count = self._count = 2 * self._count if self._continues(place, values) else 1
+        count = self._count = min(2 * self._count, len(self._names)) if self._continues(place, values) else 1
         names: list[str] = []
         at, left = place, MOST
         # Only a caller who reads in order goes over what has been read already, so each name is passed once.

@@ -160,7 +160,7 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
 
 
 def _unknown(value: Any) -> str | None:
-    """The first unknown class in a value; None if there is none."""
+    """Return the first unknown class in a value, or None."""
     return next((inside.path for inside in values_of(value) if isinstance(inside, Opaque)), None)
 
 

@@ -78,7 +78,7 @@ def within(limit: timedelta, act: Callable[[], T]) -> T:
     try:
         Thread(target=run, name="statedict-store", daemon=True).start()
     except RuntimeError:
-        run()  # the system refuses more threads: there is no limit then
+        run()  # the system refuses more threads: ask in this one, without a time limit
     return result.result(max(limit.total_seconds(), 0))
 
 

@@ -5,7 +5,7 @@
       step-0000001200-TOKEN/            the files of one attempt to save a step; each attempt has its own TOKEN
         manifest.json  model.pt  …      as in a directory
 
-There are no renames and no locks in a store. So `.run` is the only object that is ever written again, always with a
+A store has no renames and no locks. Therefore `.run` is the only object that is ever overwritten, always with a
 conditional request (`_index`), and every change of the run is one such request:
 
 - *A checkpoint becomes visible* when the index names its folder, whose files were uploaded before. If the index has changed

@@ -25,7 +25,7 @@ class StoredIndex:
         return (self._known or self._read())[0]
 
     def read(self) -> RunIndex:
-        """Read the index. If there is none, it is made of the folders in the run, and has the number 0."""
+        """Read the index. Without one, list the folders of the run, and give the number 0."""
         return self._read()[0]
 
     def change(self, edit: Callable[[RunIndex], RunIndex], *, always: bool = False) -> RunIndex:
