@@ -403,7 +403,7 @@ class StateDict(MutableMapping[str, Any]):
         if self._ties():
             for leaf in list(found.values()):
                 if isinstance(leaf, Leaf):
-                    found.update((name, values[name]) for name in self._within(leaf))
+                    found.update(self._within(leaf))
         arrays = materialize(list(found.values()), library(self._backend))
         # Other threads may have read, replaced or deleted some of them meanwhile.
         with _REPLACING:
@@ -418,11 +418,11 @@ class StateDict(MutableMapping[str, Any]):
             self._by_storage = {} if rows_of(list(found.values())) is not None else _by_storage(found, {})
         return self._by_storage
 
-    def _within(self, leaf: Leaf) -> list[str]:
-        """Return the names whose leaves are in the same storage as `leaf`."""
+    def _within(self, leaf: Leaf) -> dict[str, Leaf]:
+        """Return the leaves in the same storage as `leaf`, by name."""
         key = leaf.storage.key
         values = ((name, self._values.get(name)) for name in self._ties().get(key, ()))
-        return [name for name, value in values if isinstance(value, Leaf) and value.storage.key == key]
+        return {name: value for name, value in values if isinstance(value, Leaf) and value.storage.key == key}
 
     def _note(self, changed: Iterable[str]) -> None:
         """Update the names by storage, if they were created, with those of these names that have leaves."""
