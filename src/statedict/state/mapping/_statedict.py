@@ -8,16 +8,8 @@ tensors; `_metadata` is changed with the names.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import (
-    Callable,
-    Hashable,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
-from threading import Lock
 from typing import Any, Self
 
 from ...errors import CollisionError, NotAStateError, UnknownNameError, printable
@@ -27,16 +19,13 @@ from ..tensors._dtype import dtype as find_dtype
 from ..tensors._leaf import Leaf, Spec
 from ..tensors._library import key_map, leaf_of, library, library_of
 from ..tensors._materialize import materialize
-from ..tensors._table import rows_of
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
 from ._names import Patterns, each, matcher, nearest, warn_of_unknown
-from ._read_ahead import ReadAhead
+from ._reader import Reader, with_arrays
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
-# Held while leaves are replaced by arrays, so that the arrays of tied leaves are from the same read.
-_REPLACING = Lock()
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -53,14 +42,11 @@ class StateDict(MutableMapping[str, Any]):
     (['encoder.weight'], (2, 3))
     """
 
-    __slots__ = ("_ahead", "_backend", "_by_storage", "_metadata", "_values", "texts")
+    __slots__ = ("_backend", "_metadata", "_reader", "_values", "texts")
 
     _metadata: OrderedDict[str, Any] | None
-    # From the key of a storage to the names that have, or had, leaves in it; created by the first read. It is empty while
-    # all leaves are different rows of one table, which do not share memory.
-    _by_storage: dict[Hashable, dict[str, None]] | None
-    # Which tensors are read together; created by the first read.
-    _ahead: ReadAhead | None
+    # Created by the first read.
+    _reader: Reader | None
     # The metadata texts of the file that the state is from, by key; None for a state that is not from a file.
     texts: Mapping[str, str] | None
 
@@ -81,7 +67,7 @@ class StateDict(MutableMapping[str, Any]):
         maybe(mappings, metadata=metadata)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
-        self._by_storage = self._ahead = None
+        self._reader = None
         self.texts = texts
         _check_names(self._values)
 
@@ -90,7 +76,7 @@ class StateDict(MutableMapping[str, Any]):
         """Create a StateDict around a dict without checking or copying it; the caller must not change it any more."""
         new = cls.__new__(cls)
         new._values, new._metadata, new._backend = values, metadata, backend
-        new._by_storage = new._ahead = new.texts = None
+        new._reader = new.texts = None
         return new
 
     # The methods of a dict.
@@ -101,17 +87,19 @@ class StateDict(MutableMapping[str, Any]):
         except (KeyError, TypeError):
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
         if isinstance(value, (Leaf, Compound)):
-            self._read_from(name)
+            if self._reader is None:
+                self._reader = Reader(self._values, self._backend)
+            self._reader.read(name)
         elif isinstance(value, (dict, list, tuple)):
-            self._read_within(name, value)
+            self._values[name] = with_arrays(value, self._backend)
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
             _check_names([name])
         self._values[name] = value
-        if isinstance(value, Leaf):
-            self._note([name])
+        if self._reader and isinstance(value, Leaf):
+            self._reader.note([name])
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
@@ -148,7 +136,7 @@ class StateDict(MutableMapping[str, Any]):
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
         self._values[name] = self._values.pop(name)
         if not last:
-            self._values = {name: self._values.pop(name), **self._values}
+            self._values, self._reader = {name: self._values.pop(name), **self._values}, None
 
     def __or__(self, other: Mapping[str, Any]) -> StateDict:
         if not isinstance(other, Mapping):
@@ -174,7 +162,8 @@ class StateDict(MutableMapping[str, Any]):
             values = raw_values(other) if isinstance(other, Mapping) else _pairs(other)
             _check_names(values)
             self._values.update(values)
-            self._note(values)
+            if self._reader:
+                self._reader.note(values)
 
     def copy(self) -> StateDict:
         """A shallow copy: the same values under the same names."""
@@ -381,79 +370,6 @@ class StateDict(MutableMapping[str, Any]):
         new = self._new(values, self._metadata)
         new._backend = backend
         return new
-
-    def _read_from(self, name: str) -> None:
-        """Read the tensor under `name`, and those after it if the caller reads one after the other."""
-        if self._ahead is None:
-            self._ahead = ReadAhead(self._values)
-        names = self._ahead.batch(name, self._values)
-        try:
-            self._read(names)
-        except Exception:
-            if len(names) == 1:
-                raise
-            # Another tensor may be damaged, in a closed file, or too much for the memory: this one can still be read.
-            self._ahead.stop()
-            self._read([name])
-
-    def _read(self, names: Iterable[str]) -> None:
-        """Replace the leaves of these names, and all leaves in the same storages, by arrays, so that ties are preserved."""
-        values = self._values
-        found = {name: value for name in names if isinstance(value := values.get(name), (Leaf, Compound))}
-        if self._ties():
-            for leaf in list(found.values()):
-                if isinstance(leaf, Leaf):
-                    found.update(self._within(leaf))
-        arrays = materialize(list(found.values()), library(self._backend))
-        # Other threads may have read, replaced or deleted some of them meanwhile.
-        with _REPLACING:
-            values.update(
-                (name, array) for (name, leaf), array in zip(found.items(), arrays) if values.get(name) is leaf
-            )
-
-    def _ties(self) -> dict[Hashable, dict[str, None]]:
-        """Return the names by storage, created now if needed."""
-        if self._by_storage is None:
-            found = _leaves_in(self._values)
-            self._by_storage = {} if rows_of(list(found.values())) is not None else _by_storage(found, {})
-        return self._by_storage
-
-    def _within(self, leaf: Leaf) -> dict[str, Leaf]:
-        """Return the leaves in the same storage as `leaf`, by name."""
-        key = leaf.storage.key
-        values = ((name, self._values.get(name)) for name in self._ties().get(key, ()))
-        return {name: value for name, value in values if isinstance(value, Leaf) and value.storage.key == key}
-
-    def _note(self, changed: Iterable[str]) -> None:
-        """Update the names by storage, if they were created, with those of these names that have leaves."""
-        if self._by_storage is None:
-            return
-        new = _leaves_in({name: self._values[name] for name in changed})
-        if new and not self._by_storage:
-            new = _leaves_in(self._values)
-        _by_storage(new, self._by_storage)
-
-    def _read_within(self, name: str, value: Any) -> None:
-        """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
-        from ._tree import map_tree, tensors_of
-
-        leaves = [part for part in tensors_of(value) if isinstance(part, (Leaf, Compound))]
-        if leaves:
-            arrays = materialize(leaves, library(self._backend))
-            made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
-            self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
-
-
-def _leaves_in(values: dict[str, Any]) -> dict[str, Leaf]:
-    # A copy first, which no other thread can interrupt.
-    return {name: value for name, value in list(values.items()) if isinstance(value, Leaf)}
-
-
-def _by_storage(leaves: dict[str, Leaf], names: dict[Hashable, dict[str, None]]) -> dict[Hashable, dict[str, None]]:
-    """Add the names of leaves to `names`, by the keys of their storages; return `names`."""
-    for name, leaf in leaves.items():
-        names.setdefault(leaf.storage.key, {})[name] = None
-    return names
 
 
 def _required_dtype(value: Any) -> DType:
