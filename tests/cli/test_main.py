@@ -31,20 +31,24 @@ def test_help_lists_the_commands(call):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented(call, name):
-    """Each command has an example in its help, and a chapter of the reference; an option has a help text, a flag no type."""
-    assert "<bool>" not in call(name, "--help").out
+    """Each command has an example in its help, and a chapter of the reference; an option has a help text, and neither a flag
+    nor an argument shows its Python type."""
+    shown = call(name, "--help").out
+    assert not re.search(r"<(bool|str|path|int|float)>|\{", shown.partition("Examples:")[0])
     command = COMMANDS[name]
-    assert f"statedict {name}" in call(name, "--help").out
+    assert f"statedict {name}" in shown
     assert f"\n## {name}\n" in REFERENCE.read_text()
     assert all(parameter.help for parameter in command.params if parameter.name != "help")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_examples_can_be_copied(call, monkeypatch, name):
-    """Each example is one line of the help, in a narrow terminal too, and the last thing there."""
+def test_help_in_a_narrow_terminal(call, monkeypatch, name):
+    """In a narrow terminal no option is cut, and each example is one line, to be copied; they are the last thing there."""
     monkeypatch.setenv("COLUMNS", "50")
     written = COMMANDS[name].help.partition("Examples:")[2].split("\n")
-    shown = call(name, "--help").out.partition("Examples:")[2].split("\n")
+    described, _, shown = call(name, "--help").out.partition("Examples:")
+    assert [option for p in COMMANDS[name].params for option in p.opts if option[:2] == "--" and option not in described] == []
+    shown = shown.split("\n")
     assert [line.strip() for line in shown if line.strip()] == [line.strip() for line in written if line.strip()]
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -23,21 +24,35 @@ from ..errors import StateDictError
 from ._files import note, one_line
 
 
-class PlainFlags:
-    """Part of a command or group whose help does not show `<bool>` after its flags, as Typer does since 0.29."""
+class PlainHelp:
+    """Part of a command or group whose help does not show Python types: `<bool>` after a flag, `<str>` after an argument.
+
+    Typer does so since 0.29, and writes `{FILE}` in the usage line.
+    """
 
     def get_params(self, ctx: Any) -> Any:
         params = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if getattr(param, "is_flag", False):
                 setattr(param, "metavar", "")  # noqa: B010
+            elif param.param_type_name == "argument":
+                setattr(param, "display_type_rich", lambda ctx: None)  # noqa: B010
         return params
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [piece.replace("{", "").replace("}", "") for piece in pieces]
 
-class CommandWithExamples(PlainFlags, TyperCommand):
-    """A command whose help ends with its examples, each in one line that can be copied, however narrow the terminal is."""
+
+class CommandWithExamples(PlainHelp, TyperCommand):
+    """A command whose help ends with its examples, each in one line that can be copied, however narrow the terminal is.
+
+    In a terminal narrower than NARROW, the rest is not in Typer's tables, which would cut the names of options.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        if get_terminal_size().columns < NARROW:
+            self.rich_markup_mode = None
         whole = self.help or ""
         self.help, heading, examples = whole.partition("Examples:")
         try:
@@ -46,10 +61,10 @@ class CommandWithExamples(PlainFlags, TyperCommand):
             self.help = whole
         if heading:
             lines = [f"   {line.strip()}" for line in examples.splitlines() if line.strip()]
-            typer.echo("\n".join([f" {heading}", "", *lines, ""]))
+            formatter.write("\n".join(["", f" {heading}", "", *lines]))
 
 
-class Program(PlainFlags, TyperGroup):
+class Program(PlainHelp, TyperGroup):
     """The commands; an exception in one becomes a message and an exit code.
 
     Exceptions are handled here, not around the whole program, because Typer handles some of their builtin base classes
@@ -145,6 +160,8 @@ def _built(name: str) -> Any:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
+# The width that the longest option, with its value and some words of its help, needs.
+NARROW = 70
 # The exit code that a shell reports for a program ended by SIGPIPE.
 CLOSED_PIPE = 128 + 13
 SETTINGS: dict[str, Any] = {

@@ -48,7 +48,7 @@ class Printer(Protocol):
         """Print a table, by default an empty line."""
 
     def say(self, value: object, style: str = "") -> None:
-        """Print one line without inserting line breaks; the terminal may wrap it."""
+        """Print a line. In a narrow terminal it is broken at spaces, never inside a path."""
 
 
 class Pipe:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Literal
 
 from rich.cells import cell_len
@@ -19,6 +20,7 @@ NAME_WIDTH = 12
 WORD_WIDTH = 16
 # What is not a terminal does not have a width.
 PIPE_WIDTH = 400
+BETWEEN_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def rich_console() -> Console:
@@ -39,7 +41,9 @@ class Terminal:
         self._console.print(CellTable(table) if table else "")
 
     def say(self, value: object, style: str = "") -> None:
-        self._console.print(Text(printable(str(value)), style), soft_wrap=True)
+        whole = printable(str(value))
+        lines = wrap(whole, self._console.width, subsequent_indent=" " * 2 * GAP, **BETWEEN_WORDS)
+        self._console.print(Text("\n".join(lines), style), soft_wrap=True)
 
 
 class CellTable(Table):
@@ -65,25 +69,26 @@ class CellTable(Table):
             return
         for cells in zip(*(column.cells for column in self.columns)):
             shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
-            yield from _packed([cell for cell in shown if cell.plain.strip()], options.max_width)
+            yield from _packed([cell for cell in shown if cell.plain.strip()], console, options.max_width)
 
     def _labelled(self, place: int, cell: object) -> Text:
         text = cell if isinstance(cell, Text) else Text(str(cell))
         return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
 
 
-def _packed(cells: Iterable[Text], width: int) -> Iterator[Text]:
-    """Return lines of whole cells; those after the first are indented under it."""
+def _packed(cells: Sequence[Text], console: Console, width: int) -> Iterator[Text]:
+    """Return lines of whole cells; those after the first are indented under it. A cell longer than that is folded."""
+    name = cells[0].plain
+    indent = " " * (len(name) - len(name.lstrip()) + 2 * GAP)
     line = Text(overflow="fold")
     for cell in cells:
-        if line and line.cell_len + GAP + cell.cell_len > width:
-            line.rstrip()
-            yield line
-            line = Text(" " * 2 * GAP, overflow="fold")
-        elif line:
-            line.append(" " * GAP)
-        line.append_text(cell)
-    line.rstrip()
+        for place, part in enumerate(cell.wrap(console, width - len(indent), overflow="fold")):
+            if place or (line and line.cell_len + GAP + part.cell_len > width):
+                yield line
+                line = Text(indent, overflow="fold")
+            elif line:
+                line.append(" " * GAP)
+            line.append_text(part)
     yield line
 
 
