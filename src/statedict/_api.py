@@ -254,8 +254,9 @@ def load_state_dict(
         allow_missing, allow_unexpected: patterns for names that may be missing, or unexpected.
         allow_casts: kinds of lossy cast to allow: `"truncation"` (floating point to integer), `"imaginary"` (complex to
             real), `"overflow"` (finite to infinite).
-        mismatched: what to do with a tensor of a different shape: `"error"`, `"skip"`, `"slice"`, `"interpolate"`, or a
-            mapping from pattern to one of these or to a function.
+        mismatched: what to do with a tensor of a different shape: `"error"`, `"skip"`, `"slice"` (load what fits),
+            `"interpolate"` (position embeddings), `"channels"` (input channels of a convolution), a function, or a mapping
+            from pattern to one of these.
         dtype: first cast floating-point tensors to this dtype (or a mapping from pattern to dtype). Unless `assign` is
             set, they are then cast to the dtype of the model.
         device: with `assign`, the device of the tensors: one for all, or a mapping from pattern to device. Otherwise the

@@ -49,7 +49,7 @@ def test_weights_and_base(call, files):
         (["--method", "ties"], "needs --base and --density"),
         (["--density", "0.5"], "--density is not used by --method 'average'"),
         (["--method", "ema", "--decay", "2"], "--decay 2.0"),
-        (["--method", "lora"], "source 1 has no adapter_config.json, or one that is not valid JSON"),
+        (["--method", "lora"], "1.pt has no adapter_config.json, or one that is not valid JSON"),
         (["--root", "ema"], "'model'"),
     ],
 )
@@ -63,12 +63,12 @@ def test_mistakes(call, files, options, said):
 
 
 def test_states_that_do_not_go_together(call, files):
-    """Files with other shapes are refused, naming what differs."""
+    """Files with other shapes are refused, naming the file and what differs."""
     place, _ = files
     torch.save({"w": torch.zeros(2), "step": torch.tensor(0)}, place / "other.pt")
     ended = call("merge", place / "0.pt", place / "other.pt", "-o", place / "out.pt")
     assert (ended.code, ended.out) == (2, "")
-    assert "w" in ended.err
+    assert f"{place / 'other.pt'} has different shapes for w" in ended.err
     assert not (place / "out.pt").exists()
 
 

@@ -49,7 +49,8 @@ Mismatched = Annotated[
     typer.Option(
         metavar="[PATTERN=]HOW",
         autocompletion=policies,
-        help="For different shapes (of names matching PATTERN): error, skip, slice or interpolate (repeatable).",
+        help="For different shapes (of names matching PATTERN): error, skip, slice, interpolate or channels "
+        "(repeatable).",
     ),
 ]
 AllowMissing = Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ import typer
 import statedict
 from statedict.report import count, size
 
+from ..errors import CollisionError, MergeError
 from ._adapter_folder import save_adapter
 from ._complete import methods
 from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
@@ -87,7 +90,7 @@ def merge(
         numbers: dict[str, Any] = {"density": density, "decay": decay, "seed": seed, "rank": rank}
         asked = {"--method": method != "average", "--weight": weight, "--base": base}
         asked |= {option(name): number is not None for name, number in numbers.items()}
-        with warnings_told(), as_bad_parameter(asked):
+        with warnings_told(), as_bad_parameter(asked), _files_named(files):
             merged = statedict.merge(states, method=method, weights=weights or None, base=under, **numbers)
         with showing(merged, f"writing {output}") as shown:
             if method == "extract_lora":
@@ -98,3 +101,12 @@ def merge(
     written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
     line = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
     tell(json.dumps(written) if as_json else line, err=output == STREAM)
+
+
+@contextmanager
+def _files_named(files: Sequence[str]) -> Iterator[None]:
+    """Name the files in the errors of the `with` block, instead of `sources[0]`."""
+    try:
+        yield
+    except (MergeError, CollisionError) as error:
+        raise MergeError(re.sub(r"sources\[(\d+)\]", lambda found: files[int(found[1])], str(error))) from error

@@ -102,13 +102,13 @@ def test_names_that_differ_are_listed():
     full = {f"layers.{i}.w": np.ones(2) for i in range(4)}
     less = {name: full[name] for name in list(full)[:1]}
     with pytest.raises(
-        MergeError, match=re.escape("source 2 does not have layers.{1…3}.w and has the extra x")
+        MergeError, match=re.escape("sources[2] does not have layers.{1…3}.w and has the extra x")
     ) as caught:
         merge([full, full, {**less, "x": np.ones(1)}])
     assert caught.value.names == ("layers.1.w", "layers.2.w", "layers.3.w", "x")
-    with pytest.raises(MergeError, match=re.escape("source 1 has different shapes for layers.{2,3}.w")):
+    with pytest.raises(MergeError, match=re.escape("sources[1] has different shapes for layers.{2,3}.w")):
         merge([full, {**full, "layers.2.w": np.ones(3), "layers.3.w": 5}])
-    with pytest.raises(MergeError, match=r"source 1 does not have .*, … \(30 names\)$"):
+    with pytest.raises(MergeError, match=r"sources\[1\] does not have .*, … \(30 names\)$"):
         merge([{chr(97 + n % 26) * (n + 1): 1 for n in range(30)}, {}])
     with pytest.raises(MergeError, match="'a' is not a strided tensor in every source"):
         merge([{"a": np.ones(2)}, {"a": type("Odd", (), {"shape": (2,), "dtype": "float32"})()}])

@@ -215,6 +215,12 @@ def test_a_policy_is_suggested_by_the_shapes(name, old, new, policy):
     assert match(source, target, mismatched={name: policy}).ok
 
 
+def test_channels_are_suggested_for_images_only():
+    """A convolution inside a network is not adapted to other input channels."""
+    source, target = {"conv.weight": np.zeros((1, 128, 1, 1))}, {"conv.weight": np.zeros((1, 192, 1, 1))}
+    assert match(source, target).report().suggestions == []
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"), [("position_ids", (1, 512), (1, 1024)), ("relative_position_index", (49, 49), (144, 144))]
 )

@@ -1,9 +1,12 @@
 """Policies: how tensors of another shape are adapted on request; PyTorch's interpolation is the oracle."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from statedict.plan import interpolate, match
+from statedict.plan import POLICIES, interpolate, match
+from statedict.plan.tensors._policy import PolicyName
 
 RNG = np.random.default_rng(7)
 
@@ -27,6 +30,11 @@ def test_nothing_is_adapted_unless_asked():
     assert match({"a": np.ones(2)}, {"a": np.ones(3)}, mismatched={"b": "slice"}).mismatched
     with pytest.raises(ValueError, match="mismatched='shrink' is not a policy; use one of 'error', 'skip', 'slice'"):
         match({}, {}, mismatched="shrink")
+
+
+def test_type_checkers_know_every_policy():
+    """The type of `mismatched=` lists the names of all policies."""
+    assert list(get_args(PolicyName)) == list(POLICIES)
 
 
 def test_skip():

@@ -91,8 +91,8 @@ def _aligned(first: State, other: State, number: int) -> dict[str, Any]:
             for word, names in (("does not have", lacking), ("has the extra", extra))
             if names
         ]
-        raise MergeError(f"source {number} {' and '.join(said)}", names=[*lacking, *extra])
+        raise MergeError(f"sources[{number}] {' and '.join(said)}", names=[*lacking, *extra])
     misfits = [name for name, value in first.items() if shape_of(value) != shape_of(values[name])]
     if misfits:
-        raise MergeError(f"source {number} has different shapes for {names_listed(misfits)}", names=misfits)
+        raise MergeError(f"sources[{number}] has different shapes for {names_listed(misfits)}", names=misfits)
     return values

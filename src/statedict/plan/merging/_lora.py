@@ -81,7 +81,7 @@ def with_adapters(base: State, adapters: Sequence[State], weights: Sequence[floa
     """
     values = dict(raw_values(base))
     for number, (state, weight) in enumerate(zip(adapters, weights), 1):
-        adapter = _read(state, f"source {number}")
+        adapter = _read(state, f"sources[{number}]")
         values = _added(values, adapter, weight)
     merged = like(base, values)
     merged.texts = common_texts([base])

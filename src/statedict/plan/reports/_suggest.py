@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Limits for the patterns and rules of one call, so that it stays readable.
 _MOST_PATTERNS = 4
 _MOST_RULES = 3
+# A convolution with more input channels than these is not the first one, whose input is an image.
+_IMAGE_CHANNELS = 4
 # A longer call would be cut off when it is printed.
 LONGEST = 400
 # `infer` is called only for up to this number of names, so that an error is not delayed.
@@ -299,7 +301,7 @@ def _policy(one: Mismatch, words: set[tuple[Any, int]]) -> str | None:
     if "pos" in one.name and len(differ) <= 2:
         return "interpolate"
     if differ == [1] and len(one.expected) > 2:
-        return "channels"
+        return "channels" if min(one.found[1], one.expected[1]) <= _IMAGE_CHANNELS else None
     if differ != [0]:
         return None
     return "slice" if (one.found[0], one.expected[0]) in words else "skip"

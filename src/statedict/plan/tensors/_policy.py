@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 Function = Callable[..., Any]
-PolicyName = Literal["error", "skip", "slice", "interpolate"]
+PolicyName = Literal[
+    "error", "skip", "slice", "interpolate", "bicubic", "bilinear", "linear", "channels", "sum", "repeat"
+]
 Mismatched = PolicyName | Policy | Function | Mapping[str, PolicyName | Policy | Function]
 
 
