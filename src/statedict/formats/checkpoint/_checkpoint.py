@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 from statedict.state import Absent, Bulk, Leaf, Parts, Spec, StateDict, arguments, contiguous
 
@@ -209,6 +209,20 @@ class Checkpoint:
         """Close the file. Tensors that were not read yet cannot be read afterwards."""
         self._more_globals = None
         self._close()
+
+    def __getitem__(self, name: str) -> NoReturn:
+        """Raise a TypeError that says how to get what has this name in the file: a state dict, a tensor, or a value."""
+        raise TypeError(f"a Checkpoint is not a mapping; use {self._way_to(name)}")
+
+    def _way_to(self, name: str) -> str:
+        if name in self.roots:
+            return f"checkpoint.state_dict({name!r})"
+        for root, state in self.roots.items():
+            if name in state:
+                return f"checkpoint.state_dict({root!r})[{name!r}]"
+        if isinstance(self.object, Mapping) and name in self.object:
+            return f"checkpoint.object[{name!r}]"
+        return "checkpoint.state_dict() for tensors by name, and checkpoint.object for everything that was saved"
 
     def __enter__(self) -> Self:
         return self
