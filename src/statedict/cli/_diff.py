@@ -37,5 +37,10 @@ def diff(
     with opened(first) as one, opened(second) as other:
         states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
         found = statedict.diff(*chosen(states, include, exclude))
-    tell(json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found))
+    if as_json:
+        tell(json.dumps({"schema": 1, **found.to_dict()}))
+    else:
+        from ._show import say_lines
+
+        say_lines(str(found))
     raise typer.Exit(1 if found else 0)

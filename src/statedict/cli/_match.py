@@ -132,7 +132,7 @@ def match(
         fixed = {name: value for name, value in (("root", root), ("into", into)) if value not in (None, "auto")}
         report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
     facts = {"schema": 1, **report.to_dict(), "maps": [fit._asdict() for fit in fits]}
-    tell(json.dumps(facts) if as_json else "\n".join([str(report), *_maps_text(fits)]))
+    _print(facts, str(report), fits, as_json)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -190,9 +190,14 @@ def _line_of_user(error: Exception) -> str:
     return "" if ours else f" ({frame.filename}, line {frame.lineno})"
 
 
-def _maps_text(fits: Sequence[MapFit]) -> list[str]:
-    """Return lines that name the maps that fit, the best first."""
-    return ["maps that fit:", *(f"  {fit}" for fit in fits[:3])] if fits else []
+def _print(facts: Fact, report: str, fits: Sequence[MapFit], as_json: bool) -> None:
+    """Print the facts as JSON, or the report and the maps that fit, the best first."""
+    if as_json:
+        tell(json.dumps(facts))
+    else:
+        from ._show import say_lines
+
+        say_lines("\n".join([report, *(["maps that fit:"] if fits else []), *(f"  {fit}" for fit in fits[:3])]))
 
 
 def _tell_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFit], as_json: bool) -> None:
@@ -207,5 +212,5 @@ def _tell_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFi
         "unfilled": list(found.unfilled),
         "maps": [fit._asdict() for fit in maps],
     }
-    tell(json.dumps(facts) if as_json else "\n".join([str(found), *_maps_text(maps)]))
+    _print(facts, in_options(str(found)), maps, as_json)
     raise typer.Exit(0 if fits else 1)

@@ -21,6 +21,7 @@ from statedict.state import fold as fold_names
 from ..errors import printable
 
 GAP = 2
+COMMAND = " " * 4
 
 
 class Text(NamedTuple):
@@ -97,6 +98,13 @@ def console() -> Printer:
     from ._terminal import Terminal
 
     return Terminal()
+
+
+def say_lines(text: str) -> None:
+    """Print a report. Its lines with a command to be copied, which are indented by four spaces, are never broken."""
+    out = console()
+    for line in text.split("\n"):
+        (Pipe() if line.startswith(COMMAND) else out).say(line)
 
 
 def text(value: object, style: str = "") -> Text:
