@@ -211,7 +211,7 @@ class Checkpoint:
         self._close()
 
     def __getitem__(self, name: str) -> NoReturn:
-        """Raise a TypeError that says how to get what has this name in the file: a state dict, a tensor, or a value."""
+        # Not supported: a name can be that of a state dict, a tensor or a value. The error says how to get it.
         raise TypeError(f"a Checkpoint is not a mapping; use {self._way_to(name)}")
 
     def _way_to(self, name: str) -> str:
