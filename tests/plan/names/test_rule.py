@@ -42,6 +42,7 @@ WRONG = [
     ("a b", "is not a rule: expected 'OLD -> NEW'"),
     ("a -> b -> c", "is not a rule"),
     ("a -> ", "a template is empty"),
+    ("a. -> ", "for all names that begin so write 'a\\.{\\*p}'"),
     ("a.{i} -> b.{j}", "{j} is on the right only"),
     ("a, b -> c", "join several tensors with"),
     ("a.{q,k} -> b", "join several tensors with"),

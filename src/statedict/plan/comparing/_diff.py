@@ -80,6 +80,9 @@ class Diff(NamedTuple):
     def __str__(self) -> str:
         return as_text(_counts(self), _sections(self))
 
+    def __repr__(self) -> str:
+        return f"<Diff: {_counts(self)}>"
+
     def _repr_html_(self) -> str:
         return as_html(_counts(self), _sections(self))
 

@@ -30,12 +30,12 @@ def report_text(report: LoadReport, *, refused: bool = False) -> str:
     """Return the report as text; `refused`: as that of a load that changed nothing."""
     if report.ok and not (_details(report) or report.notes or report.other_roots or report.dry_run):
         return "<All keys matched successfully>"
-    return as_text(_counts(report, refused), _sections(report))
+    return as_text(_counts(report, refused), _sections(report, refused))
 
 
 def report_html(report: LoadReport) -> str:
     """Return the report as an HTML fragment, for notebooks."""
-    return as_html(_counts(report, refused=False), _sections(report))
+    return as_html(_counts(report, refused=False), _sections(report, refused=False))
 
 
 def _counts(report: LoadReport, refused: bool) -> str:
@@ -67,15 +67,15 @@ def _details(report: LoadReport) -> dict[str, int]:
     return {word: count for word, count in counts.items() if count}
 
 
-def _sections(report: LoadReport) -> list[Section]:
-    """Return the sections, problems first."""
+def _sections(report: LoadReport, refused: bool) -> list[Section]:
+    """Return the sections, problems first; `refused`: without the other errors, which the first lines of the error list."""
     return [
         _missing(report),
         folded(
             "unexpected", report.unexpected_keys, lambda names: _shape(report, names[0]), report.shapes.get, _PROBLEMS
         ),
         _misfits("mismatched", report.mismatched, _PROBLEMS),
-        listed("other errors", _other_errors(report), _PROBLEMS),
+        listed("other errors", [] if refused else _other_errors(report), _PROBLEMS, 4 * LINE),
         _misfits("skipped (the model's values are kept)", report.skipped, _OTHERS),
         _with_text("adapted", [(one.name, one.how) for one in report.adapted]),
         _with_text("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),

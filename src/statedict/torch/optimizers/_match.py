@@ -229,6 +229,10 @@ def _by_position(groups: Sequence[Sequence[Slot]], saved: SavedOptimizer, strict
             )
         )
     if found.outcome.errors:
+        found.outcome.errors[-1] += (
+            ". Without the names of its parameters, a saved state fits only an optimizer of the same parameters in the same"
+            " order and groups; CheckpointManager, and state_dict(optimizer, model=model), save the names"
+        )
         found.options = [None] * len(groups)
         return found
     entries = chain.from_iterable(group.entries for group in saved.groups)
