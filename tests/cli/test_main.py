@@ -47,7 +47,9 @@ def test_help_in_a_narrow_terminal(call, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "50")
     written = COMMANDS[name].help.partition("Examples:")[2].split("\n")
     described, _, shown = call(name, "--help").out.partition("Examples:")
-    assert [option for p in COMMANDS[name].params for option in p.opts if option[:2] == "--" and option not in described] == []
+    assert [
+        option for p in COMMANDS[name].params for option in p.opts if option[:2] == "--" and option not in described
+    ] == []
     shown = shown.split("\n")
     assert [line.strip() for line in shown if line.strip()] == [line.strip() for line in written if line.strip()]
 

@@ -35,7 +35,7 @@ AtMost = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Of those that the rules keep (or of all), keep the newest, up to this total, such as 200GB.",
+        help="Keep only the newest of those (without rules: of all), up to this total size, such as 200GB.",
     ),
 ]
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}

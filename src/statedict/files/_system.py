@@ -325,7 +325,7 @@ DIED = int(KILL if MUST_CLOSE else -KILL)
 
 @contextmanager
 def interrupted_after(seconds: float, error: type[BaseException]) -> Iterator[None]:
-    """Raise `error` in this block after so many seconds of processor time.
+    """Raise `error` in this block after `seconds` of processor time.
 
     Does nothing in other threads than the main one, where a profiler uses the signal, and on systems without it.
     """

@@ -50,7 +50,7 @@ class TitanCheckpoints:
         Attributes:
             enable: whether to save and load at all.
             folder: the run's directory.
-            interval: save every so many steps, and after the last one.
+            interval: save every `interval` steps, and after the last one.
             keep_latest_k: how many to keep; 0 keeps all.
             load_step: the step to load, -1 for the newest.
             enable_first_step_checkpoint: save after the first step, too.

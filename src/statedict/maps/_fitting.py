@@ -10,7 +10,7 @@ from statedict.plan import Rule
 from ._library import names, read
 from ._state_map import StateMap
 
-# Each map is tried on so many names first, evenly spaced, and on all names only if it places one of these: trying all maps
+# Each map is tried on this many names first, evenly spaced, and on all names only if it places one of these: trying all maps
 # on 50,000 names would take 14 seconds.
 _SAMPLE = 64
 

@@ -225,7 +225,7 @@ class _Header:
         return self._buffer[first - self._start : self._at - self._start]
 
     def _fill(self, first: int, nbytes: int) -> None:
-        """Read the bytes from `first` on, at least so many, into the buffer."""
+        """Read the bytes from `first` on, at least this many, into the buffer."""
         if first + nbytes > self.file.size:
             raise TruncatedError(f"the header needs {nbytes:,} more bytes", file=self.file.name, offset=first)
         if first + nbytes > self.limits.json_bytes:

@@ -141,8 +141,10 @@ def _file(file: FileContent) -> Fact:
 
 
 def _counted(file: FileContent) -> list[Any]:
-    """Return how many elements the default root has, what they are called, and the root if it is one of several; without a
-    default root, those of all roots that are not optimizers."""
+    """Return the number of elements, the word for them, and the root that has them, if it is one of several.
+
+    They are those of the default root or, without one, of all roots that are not optimizers.
+    """
     models = {path: survey for path, survey in file.roots.items() if not is_optimizer(survey.values)} or file.roots
     chosen = {path: survey for path, survey in file.roots.items() if path == file.primary} or models
     word = noun(fact for survey in chosen.values() for fact in survey.values)

@@ -65,5 +65,5 @@ def broken(suite: object, name: str) -> Iterator[str]:
 
 
 def no_hang(seconds: float = HANGS) -> AbstractContextManager[None]:
-    """Raise HangError in this block after so many seconds of processor time, where the system can interrupt it."""
+    """Raise HangError in this block after `seconds` of processor time, where the system can interrupt it."""
     return system.interrupted_after(seconds, HangError)

@@ -116,7 +116,7 @@ def every(
     hours: float | None = None,
     minutes: float | None = None,
 ) -> RunPolicy:
-    """Every so many steps, or every so much time: what to keep (`keep=`), and when to save (`when=`).
+    """Every `steps` steps, or once in a period of time: what to keep (`keep=`), and when to save (`when=`).
 
     Steps: those that are multiples of `steps`. Time: the oldest checkpoint, and each that was saved at least this long after
     the previous one that is kept; as `when`, at least this long after the last save.

@@ -41,7 +41,7 @@ from .._pickle import Import
 from ..checkpoint._checkpoint import Checkpoint
 from ..torch_files._read import read_torch_zip
 
-# Opening a chunk that another process reads costs more than verifying so many bytes twice.
+# Opening a chunk that another process reads costs more than verifying this many bytes twice.
 SMALL = 1 << 20
 
 

@@ -34,7 +34,7 @@ from ...errors import ChecksumError
 from .._limits import LIMITS
 from ._extent import Extent, is_computed, offset_of, swapped
 
-# Storages up to this size are read with those that follow, so many bytes at a time.
+# Storages up to this size are read with those that follow, this many bytes at a time.
 SMALL, AHEAD = 64 << 10, 256 << 10
 PIECE = 4 << 20
 FALSE_TIE = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Storages begin at multiples of this in memory; PyTorch writes its files so that they do in the file.
 ALIGNMENT = 64
-# Two storages are read in one call if at most so many bytes are between them; these stay in memory, too.
+# Two storages are read in one call if at most this many bytes are between them; these stay in memory, too.
 GAP = 256
 UNKNOWN_CRC = -1
 

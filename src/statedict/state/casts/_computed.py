@@ -186,7 +186,7 @@ def _elementwise_pieces(computation: Computation, first: int, last: int, verify:
 
 
 def _blocks(leaf: Leaf, first: int, counts: Sequence[int], verify: bool) -> Iterator[memoryview]:
-    """Yield the bytes of consecutive elements from `first`, so many at a time."""
+    """Yield the bytes of consecutive elements from `first`: `counts[0]`, then `counts[1]` …"""
     size = leaf.spec.dtype.itemsize
     found = stream_elements(leaf, first * size, (first + sum(counts)) * size, verify, max(counts) * size)
     return regrouped(found, [count * size for count in counts])
@@ -196,6 +196,6 @@ def _same(array: Any) -> Any:
     return array
 
 
-# So many elements that the calls of NumPy's functions do not take longer than their loops.
+# Enough elements that the calls of NumPy's functions do not take longer than their loops.
 _SMALLEST_PIECE = 1 << 14
 COMPUTED = _Computed()

@@ -17,7 +17,7 @@ from ._library import ArrayLibrary
 from ._table import blocks, memory_of, rows_of
 from ._values import Compound
 
-# At most so many bytes are read although a mapping was requested, because they cannot be mapped.
+# At most this many bytes are read although a mapping was requested, because they cannot be mapped.
 UNMAPPED = 64 << 20
 
 

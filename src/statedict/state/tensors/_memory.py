@@ -12,7 +12,7 @@ from typing import Any
 
 from ._table import Table
 
-# Copying together is faster for at least so many tensors of at most so many bytes.
+# Copying together is faster for at least this many tensors of at most this many bytes.
 FEW, SMALL = 16, 4096
 
 

@@ -42,7 +42,7 @@ class Backup:
         self._restores: list[Restore] = []
 
     def keep(self, arrays: Iterable[Any]) -> None:
-        """Add arrays. A storage that an earlier group has a part of is already in the backup, whole."""
+        """Add arrays. Storages of earlier groups are skipped: the backup already has all their bytes."""
         storages: list[torch.UntypedStorage] = []
         properties: list[Restore] = []
         waiting = deque(arrays)

@@ -39,9 +39,9 @@ LONGEST = HEAD + 4 + 19
 PUT = 5
 # Keys with more digits may not fit into 64 bits.
 DIGITS = 18
-# At most so many bytes of a scan's end are scanned again by the next one.
+# At most this many bytes of a scan's end are scanned again by the next one.
 CUT = 1 << 10
-# A scan is repeated after it has missed so many records: when it was made, the memo did not yet have all types.
+# A scan is repeated after it has missed this many records: when it was made, the memo did not yet have all types.
 MISSES = 32
 _CONTROL = re.compile(rb"[\0-\x1f]")
 # The groups of a record with the numbers of slots, after that of the key.

@@ -34,7 +34,7 @@ from ._record_syntax import EARLY, TRAITS, Seen, integer, integers, puts, record
 from ._tensors import NOWHERE, spec_in
 
 _new = tuple.__new__
-# While NumPy is not imported yet (0.1 s), arrays are faster only from so many bytes on: some 10,000 records.
+# While NumPy is not imported yet (0.1 s), arrays are faster only from this many bytes on: some 10,000 records.
 IMPORTED = 1 << 20
 
 

@@ -100,13 +100,13 @@ def strided_arguments(w: PickleWriter, leaf: Leaf, place: Placement, requires_gr
 
 
 def tuple_end(w: PickleWriter, opcode: bytes) -> None:
-    """Write the opcode that makes a tuple of what was written, which is not shared."""
+    """Write the opcode that makes a tuple of the values just written; nothing else refers to it."""
     w.out += opcode
     w.put()
 
 
 def reduce(w: PickleWriter) -> int:
-    """Write the call of what was written; return the slot of its result."""
+    """Write the call of the function just written; return the slot of its result."""
     w.out += b"R"
     return w.put()
 
