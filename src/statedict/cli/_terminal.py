@@ -20,7 +20,6 @@ NAME_WIDTH = 12
 WORD_WIDTH = 16
 # What is not a terminal does not have a width.
 PIPE_WIDTH = 400
-BETWEEN_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def rich_console() -> Console:
@@ -42,7 +41,9 @@ class Terminal:
 
     def say(self, value: object, style: str = "") -> None:
         whole = printable(str(value))
-        lines = wrap(whole, self._console.width, subsequent_indent=" " * 2 * GAP, **BETWEEN_WORDS)
+        lines = wrap(
+            whole, self._console.width, subsequent_indent=" " * 2 * GAP, break_long_words=False, break_on_hyphens=False
+        )
         self._console.print(Text("\n".join(lines), style), soft_wrap=True)
 
 

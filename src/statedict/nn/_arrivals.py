@@ -28,7 +28,8 @@ def arrivals(slots: Iterable[tuple[int, str, Any, Any]]) -> dict[int, Arrival]:
 def arrive(given: Iterable[Arrival], *, verify: bool) -> None:
     """Fill the arrays. If reading fails, all are restored, if there was enough memory for a backup of all of them.
 
-    Otherwise checksums are verified first, and arrays are backed up and filled one by one; those filled before the failure keep the new values.
+    Otherwise checksums are verified first, and arrays are backed up and filled one by one; those filled before the failure
+    keep the new values.
     """
     batches = _by_source(given)
     everything = [arrival for batch in batches for arrival in batch]

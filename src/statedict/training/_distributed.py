@@ -14,7 +14,7 @@ from statedict.errors import RankError, SaveError
 
 from . import _objects
 from ._objects import SortedArguments
-from ._ranks import ranks as ranks
+from ._ranks import ranks
 
 if TYPE_CHECKING:
     from statedict.torch import RankPart

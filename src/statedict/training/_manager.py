@@ -15,6 +15,7 @@ from statedict.files import system
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
+from ._ranks import ranks
 from ._run import open_run
 from ._when import When
 from .resuming._choose import choice, one_of
@@ -308,7 +309,7 @@ class CheckpointManager:
 
     @property
     def _is_one_of_many(self) -> bool:
-        return _distributed.ranks()[1] > 1
+        return ranks()[1] > 1
 
     def _turn(self) -> AbstractContextManager[object]:
         """Wait for the turn of this thread. `after_save` has that of its save, which another thread may be waiting for."""

@@ -27,4 +27,4 @@ def test_a_subscript_says_what_to_use(name, way):
         with pytest.raises(TypeError, match=f"^a Checkpoint is not a mapping; use {re.escape(way)}$"):
             checkpoint[name]
         if name != "absent":
-            eval(way)
+            eval(way)  # noqa: S307

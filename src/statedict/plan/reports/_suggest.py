@@ -301,7 +301,7 @@ def _policy(one: Mismatch, words: set[tuple[Any, int]]) -> str | None:
     if "pos" in one.name and len(differ) <= 2:
         return "interpolate"
     if differ == [1] and len(one.expected) > 2:
-        return "channels" if min(one.found[1], one.expected[1]) <= _IMAGE_CHANNELS else None
+        return "channels" if min(int(one.found[1]), one.expected[1]) <= _IMAGE_CHANNELS else None
     if differ != [0]:
         return None
     return "slice" if (one.found[0], one.expected[0]) in words else "skip"

@@ -16,6 +16,7 @@ from statedict.state import have_room, nearest
 from .. import _distributed, _names, _objects, _random
 from .._keep import Place
 from .._progress import Meter
+from .._ranks import ranks
 from .._run import inside
 from ._find import PassedOver, Resumed, check_files
 from ._retry import retried
@@ -92,12 +93,12 @@ class FoundCheckpoint:
 
     def lacks_room(self, objects: Mapping[str, Any]) -> bool:
         """Whether there is not enough memory on this rank for a backup of objects."""
-        ranks = _distributed.ranks()[1]
+        count = ranks()[1]
         sizes = {
             name: sum(self.manifest.files[file].nbytes for file in self._files_of(name))
             for name in objects.keys() & self.manifest.objects.keys()
         }
-        here = (n // (ranks if _distributed.has_shards(objects[name]) else 1) for name, n in sizes.items())
+        here = (n // (count if _distributed.has_shards(objects[name]) else 1) for name, n in sizes.items())
         return not have_room(sum(here))
 
     def _files_of(self, name: str) -> list[str]:
@@ -170,7 +171,7 @@ def _has_own_loader(value: Any) -> bool:
 @contextmanager
 def _all_or_none(objects: Collection[Any]) -> Iterator[None]:
     """Restore the states of objects if an error occurs on any rank; an object that raised has already restored its own."""
-    is_needed = len(objects) > 1 or _distributed.ranks()[1] > 1
+    is_needed = len(objects) > 1 or ranks()[1] > 1
     before = _distributed.on_all(lambda: [(each, _api.snapshot(each)) for each in objects if is_needed])
     try:
         yield

@@ -16,6 +16,7 @@ from statedict.state import arguments
 from .. import _distributed, _keep, _objects, _random
 from .._keep import Keep
 from .._progress import Meter, watched
+from .._ranks import ranks
 from .._run import TrainingRun
 from . import _save, _together
 from ._background import Background, Busy
@@ -167,7 +168,7 @@ class Saver:
         states = _objects.states(rest, random=False)
         _distributed.refuse_shards(states)
         differing = {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
-        alone = states if _distributed.ranks()[0] == 0 else {}
+        alone = states if ranks()[0] == 0 else {}
         own = _save.Content(step, metrics, given.plain, alone, _keep.dump(self._options.keep))
         generators = _random.read() if self._options.random else None
         return _together.RankContent(own, _distributed.parts_of(parts), generators, deepcopy(differing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .. import _clock, _distributed, _when
+from .._ranks import ranks
 from .._when import Moment, When
 from ._sigterm import OnSigterm
 
@@ -28,7 +29,7 @@ class Schedule:
         asked = partial(_when.is_due, self._when, moment)
         if not _when.needs_agreement(self._when):
             return asked()
-        return _distributed.on_any(asked if _distributed.ranks()[0] == 0 else lambda: moment.preempted)
+        return _distributed.on_any(asked if ranks()[0] == 0 else lambda: moment.preempted)
 
     def saved(self) -> None:
         """Note that a save has been made (or, asynchronously, submitted). If SIGTERM has arrived, it was the last one."""

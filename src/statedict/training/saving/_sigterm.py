@@ -36,7 +36,7 @@ class OnSigterm:
         system.handle_sigterm(self._ours)
 
     def reset(self) -> None:
-        """Start again: no save is running, no signal has arrived, and a signal would not wait. Also called in a forked child."""
+        """Start again: no save is running, no signal has arrived. Also called in a forked child."""
         self._writing = 0
         self._came = self._saves_first = False
         self._ended = threading.Event()
