@@ -2,7 +2,7 @@
 
 A cell is a row of CELLS; without arguments all of them run. uv makes a cell's environment under `.venv/matrix-cells/`, with
 the interpreters that it finds or can fetch, and deletes it after the tests. A cell that could not be installed is left out,
-with the reason; so is a PyTorch that needs CUDA's libraries (about 7 GB on the disk), unless `--cuda` allows them.
+with the reason; so is a PyTorch that needs CUDA's libraries (about 6 GB on the disk), unless `--cuda` allows them.
 UV_TORCH_BACKEND=cpu takes PyTorch's own CPU builds. The last result of every cell is kept in `tools/matrix.json`, from which
 the table of docs/support.md is made.
 """
@@ -139,7 +139,7 @@ def uv(*arguments: str) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as a Markdown table, one row for each cell."""
-    rows = ["| cell | Python | NumPy | PyTorch | others | result |", "|---|---|---|---|---|---|"]
+    rows = ["| cell | Python | NumPy | PyTorch | others | tests | result |", "|---|---|---|---|---|---|---|"]
     for name, cell in CELLS.items():
         result = results.get(name, {"left out": "not run"})
         text = "{passed} passed, {failed} failed, {skipped} skipped" if "passed" in result else "left out: {left out}"
@@ -147,9 +147,9 @@ def table(results: dict[str, Any]) -> str:
             result.get(key, asked)
             for key, asked in (("python", cell.python), ("numpy", ""), ("torch", cell.torch or "–"))
         ]
-        rows.append(
-            f"| {name} | {' | '.join(found)} | {'lowest' if cell.lowest else 'newest'} | {text.format(**result)} |"
-        )
+        part = "all" if result.get("tests", cell.tests) == "tests" else "part"
+        others = "lowest" if cell.lowest else "newest"
+        rows.append(f"| {name} | {' | '.join(found)} | {others} | {part} | {text.format(**result)} |")
     return "\n".join(rows) + "\n"
 
 
