@@ -1,5 +1,5 @@
 # Development tasks. They are defined in tools/run.py, which also works without make.
-TASKS = tour test light explore torchless matrix lint types systems imports docs check format coverage
+TASKS = tour test light explore matrix lint types systems imports docs check format coverage
 
 .PHONY: $(TASKS) clean
 $(TASKS):

@@ -68,7 +68,7 @@ def test_all_is_what_can_be_imported(name):
 def test_importing_imports_nothing_heavy():
     """`import statedict` brings in neither torch nor numpy, nor anything for the terminal, the network or the tests."""
     heavy = run("import sys, statedict; print(*{m.partition('.')[0] for m in sys.modules})")
-    assert not {"torch", "numpy", "ml_dtypes", "rich", "typer", "fsspec", "asyncio", "hypothesis", "pytest"} & set(
+    assert not {"torch", "numpy", "ml_dtypes", "rich", "click", "fsspec", "asyncio", "hypothesis", "pytest"} & set(
         heavy
     )
     assert not {

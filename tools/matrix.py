@@ -1,9 +1,10 @@
-"""Run the suite with other versions of Python, PyTorch and the dependencies: `python3 tools/run.py matrix [CELL ...]`.
+"""Run the suite with other versions of Python, PyTorch and dependencies: `python3 tools/run.py matrix [--cuda] [CELL ...]`.
 
-A cell is a row of CELLS; without arguments all of them run. uv makes a cell's environment under `.venv/matrix/`, with the
-interpreters that it finds or can fetch. What could not be installed is left out, with the reason; so is a PyTorch that
-would bring CUDA's libraries (UV_TORCH_BACKEND=cpu takes PyTorch's own CPU builds). The last result of every cell is kept in
-`tools/matrix.json`, from which the table of docs/support.md is made.
+A cell is a row of CELLS; without arguments all of them run. uv makes a cell's environment under `.venv/matrix-cells/`, with
+the interpreters that it finds or can fetch, and deletes it after the tests. A cell that could not be installed is left out,
+with the reason; so is a PyTorch that needs CUDA's libraries (about 6 GB on the disk), unless `--cuda` allows them.
+UV_TORCH_BACKEND=cpu takes PyTorch's own CPU builds. The last result of every cell is kept in `tools/matrix.json`, from which
+the table of docs/support.md is made.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,12 +29,9 @@ UV = Path(sys.executable).with_name("uv")
 # uv does not read pip's settings, of which a machine without a network has its wheels.
 ENVIRONMENT = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "OMP_NUM_THREADS": "1"}
 
-# Where versions of Python and of NumPy have mattered; and what runs on PyTorch itself.
-PARTS = (
-    "tests/tree tests/training/test_without_torch.py tests/nn/test_libraries.py tests/nn/test_scenarios.py "
-    "tests/formats/pickle tests/cli/test_inspect.py tests/cli/test_convert.py tests/state/mapping"
-)
-ON_TORCH = "tests/torch/save_and_load tests/torch/modules tests/torch/optimizers tests/nn/test_libraries.py"
+# What runs on PyTorch itself.
+ON_TORCH = "tests/api tests/torch tests/training tests/formats tests/nn/test_libraries.py"
+CUDA = "--cuda"
 
 
 class Cell(NamedTuple):
@@ -44,42 +43,49 @@ class Cell(NamedTuple):
     python: str
     torch: str | None = None
     lowest: bool = False
-    tests: str = PARTS
+    tests: str = "tests"
 
 
 class Unavailable(Exception):
     """Raised if a cell's environment cannot be made here."""
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the named cells, or all; print and keep their results; return 1 if a test failed."""
-    for name in names or CELLS:
-        result = run(name, CELLS[name])
+    names = [argument for argument in arguments if argument != CUDA] or list(CELLS)
+    for name in names:
+        result = run(name, CELLS[name], cuda=CUDA in arguments)
         results: dict[str, Any] = json.loads(RESULTS.read_text()) | {name: result}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         PAGE.write_text(TABLE.sub(table(results), PAGE.read_text()))
     print(table(results))
-    return int(any(results[name].get("failed") for name in names or CELLS))
+    return int(any(results[name].get("failed") for name in names))
 
 
-def run(name: str, cell: Cell) -> dict[str, Any]:
+def run(name: str, cell: Cell, cuda: bool) -> dict[str, Any]:
     """Run the tests of one cell; return the versions and the numbers of tests, or why it was left out."""
+    home = HOME / name
     try:
-        python = environment(HOME / name, cell)
+        return tested(install(home, cell, cuda), cell.tests, HOME / f"{name}.log")
     except Unavailable as reason:
         return {"left out": str(reason)}
-    log = HOME / f"{name}.log"
-    command = [str(python), "-m", "pytest", "-q", "-nauto", "-p", "no:cacheprovider", *cell.tests.split()]
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def tested(python: Path, tests: str, log: Path) -> dict[str, Any]:
+    """Run tests in an environment; return its versions and the numbers of tests."""
+    command = [str(python), "-m", "pytest", "-q", "-nauto", "-p", "no:cacheprovider", *tests.split()]
     with log.open("w") as file:
         code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT).returncode
     counts = re.findall(r"(\d+) (passed|failed|skipped|error)", log.read_text().strip().rpartition("\n")[2])
     number = {what: int(count) for count, what in counts}
     failed = number.get("failed", 0) + number.get("error", 0) or int(code > 0)
     result = {"passed": number.get("passed", 0), "failed": failed, "skipped": number.get("skipped", 0)}
-    return versions(python) | result | {"tests": cell.tests}
+    return versions(python) | result | {"tests": tests}
 
 
-def environment(home: Path, cell: Cell) -> Path:
+def install(home: Path, cell: Cell, cuda: bool) -> Path:
     """Make the environment of a cell; return its Python."""
     python = home / BIN / "python"
     try:
@@ -95,7 +101,9 @@ def environment(home: Path, cell: Cell) -> Path:
         wanted += ["--constraint", str(home / "minima.txt")]
     plan = uv("pip", "install", "--dry-run", *wanted)
     if re.search(r"^ \+ nvidia-", plan, re.MULTILINE):
-        raise Unavailable("only a CUDA build of PyTorch could be had")
+        if not cuda:
+            raise Unavailable("only a CUDA build of PyTorch could be had")
+        wanted.append("--no-cache")
     uv("pip", "install", "--quiet", *wanted)
     return python
 
@@ -109,12 +117,16 @@ def minima() -> list[str]:
 
 def versions(python: Path) -> dict[str, str]:
     """Return the versions of Python, NumPy and PyTorch in an environment, and the commit that is tested."""
-    about = "import sys, numpy; print(sys.version.split()[0] + ('t' if 't' in sys.abiflags else ''), numpy.__version__)"
-    found = subprocess.run([python, "-c", about], capture_output=True, text=True, check=True).stdout.split()
-    torch = [p for p in uv("pip", "freeze", "--python", str(python)).splitlines() if p.startswith("torch==")]
+    found = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    torch_version = torch[0].partition("==")[2] if torch else "–"
-    return dict(zip(("python", "numpy"), found)) | {"torch": torch_version, "commit": commit.stdout.strip()}
+    return dict(zip(("python", "numpy", "torch"), found, strict=True)) | {"commit": commit.stdout.strip()}
+
+
+VERSIONS = """
+import importlib.util, sys, numpy
+torch = __import__("torch").__version__ if importlib.util.find_spec("torch") else "–"
+print(sys.version.split()[0] + ("t" if "t" in sys.abiflags else ""), numpy.__version__, torch)
+"""
 
 
 def uv(*arguments: str) -> str:
@@ -127,7 +139,7 @@ def uv(*arguments: str) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as a Markdown table, one row for each cell."""
-    rows = ["| cell | Python | NumPy | PyTorch | others | result |", "|---|---|---|---|---|---|"]
+    rows = ["| cell | Python | NumPy | PyTorch | others | tests | result |", "|---|---|---|---|---|---|---|"]
     for name, cell in CELLS.items():
         result = results.get(name, {"left out": "not run"})
         text = "{passed} passed, {failed} failed, {skipped} skipped" if "passed" in result else "left out: {left out}"
@@ -135,9 +147,9 @@ def table(results: dict[str, Any]) -> str:
             result.get(key, asked)
             for key, asked in (("python", cell.python), ("numpy", ""), ("torch", cell.torch or "–"))
         ]
-        rows.append(
-            f"| {name} | {' | '.join(found)} | {'lowest' if cell.lowest else 'newest'} | {text.format(**result)} |"
-        )
+        part = "all" if result.get("tests", cell.tests) == "tests" else "part"
+        others = "lowest" if cell.lowest else "newest"
+        rows.append(f"| {name} | {' | '.join(found)} | {others} | {part} | {text.format(**result)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -149,10 +161,11 @@ CELLS = {
     "3.13t": Cell("3.13t"),
     "3.14": Cell("3.14"),
     "3.14t": Cell("3.14t"),
-    "torch-2.13": Cell("3.11", torch="==2.13.0", tests=ON_TORCH),
-    "torch-2.13-lowest": Cell("3.11", torch="==2.13.0", lowest=True, tests=ON_TORCH),
     "torch-lowest": Cell("3.11", torch="", lowest=True, tests=ON_TORCH),
-    "torch-newest": Cell("3.13", torch=">=2.15", tests=ON_TORCH),
+    "torch-2.13-lowest": Cell("3.11", torch="==2.13.0", lowest=True, tests=ON_TORCH),
+    "torch-2.13": Cell("3.11", torch="==2.13.0", tests=ON_TORCH),
+    "torch-2.13-3.12": Cell("3.12", torch="==2.13.0", tests=ON_TORCH),
+    "torch-newest": Cell("3.13", torch="", tests=ON_TORCH),
 }
 
 if __name__ == "__main__":

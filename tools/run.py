@@ -94,11 +94,6 @@ LINT = ("ruff check .", "ruff format --check .")
 TYPES = ("mypy",)
 IMPORTS = ("lint-imports --no-logo",)
 DOCS = ("mkdocs build --quiet --strict",)
-# Start, save, load, inspect, convert, resume, install; and the layers that run on NumPy.
-TORCHLESS = (
-    "pytest tests/tree tests/training/test_without_torch.py tests/formats/test_opening.py tests/nn/test_footprint.py "
-    "tests/nn/test_scenarios.py tests/cli/test_inspect.py tests/cli/test_convert.py tests/test_installed_size.py"
-)
 # What saves and resumes in files, over a simulated system (tests/systems).
 SAVING = (
     "tests/files/test_system.py tests/files/test_local.py tests/files/test_atomic.py "
@@ -115,9 +110,6 @@ TASKS = {
         "dev",
         "the tests with random examples (hypothesis) on new ones: those of `test` are the same in each run",
         ("pytest -n 2 -m hypothesis --hypothesis-profile explore tests",),
-    ),
-    "torchless": Task(
-        "light", "the few tests of `light` that CI runs: one of each part that must work without PyTorch", (TORCHLESS,)
     ),
     "matrix": Task(
         "matrix", "parts of the suite with other versions of Python and the dependencies", ("python tools/matrix.py",)

@@ -8,7 +8,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-import typer
 from safetensors.torch import save_file
 from tests.torch.wrappers import scaled
 from torch import nn
@@ -211,10 +210,9 @@ def test_it_is_as_documented(call, samples, chapter):
 
 def test_every_command_has_a_chapter():
     """Each command has --json and a table, and each table a command."""
-    program = typer.main.get_group(app)
-    names = program.list_commands(None)
+    names = app.list_commands(None)
     assert set(names) == {name.split()[0] for name in chapters()}
-    assert all("--json" in call_options(program.get_command(None, name)) for name in names)
+    assert all("--json" in call_options(app.get_command(None, name)) for name in names)
 
 
 def call_options(command):

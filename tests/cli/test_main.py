@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 
 import statedict
 from statedict.cli import main
@@ -18,8 +17,7 @@ from statedict.cli._show import TERMINAL
 from statedict.errors import TruncatedError, UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-PROGRAM = typer.main.get_group(app)
-COMMANDS = {name: PROGRAM.get_command(None, name) for name in PROGRAM.list_commands(None)}
+COMMANDS = {name: app.get_command(None, name) for name in app.list_commands(None)}
 
 
 def test_help_lists_the_commands(call):
@@ -45,7 +43,7 @@ def test_every_option_is_documented(call, name):
 def test_help_in_a_narrow_terminal(call, monkeypatch, name):
     """In a narrow terminal no option is cut, and each example is one line, to be copied; they are the last thing there."""
     monkeypatch.setenv("COLUMNS", "50")
-    written = COMMANDS[name].help.partition("Examples:")[2].split("\n")
+    written = COMMANDS[name].callback.__doc__.partition("Examples:")[2].split("\n")
     described, _, shown = call(name, "--help").out.partition("Examples:")
     assert [
         option for p in COMMANDS[name].params for option in p.opts if option[:2] == "--" and option not in described
@@ -116,7 +114,7 @@ def test_faults_of_ours_are_not_hidden(monkeypatch):
 
 
 def test_as_a_module():
-    """`python -m statedict` is the same program."""
+    """`python -m statedict` is the same app."""
     done = subprocess.run([sys.executable, "-m", "statedict", "--version"], capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"statedict \d+\.\d+\S*\n", done.stdout)
 
@@ -138,7 +136,7 @@ def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
 def test_describing_a_file_imports_only_what_it_needs(tmp_path, name):
-    """Without Typer's own imports, describing a small file imports nothing that only pages, pipes and retries need."""
+    """Describing a small file imports nothing that only pages, pipes and retries need."""
     statedict.save({"weight": [1.0]} if name == "a.pt" else {"weight": np.ones(1)}, tmp_path / name)
     script = (
         "import sys, statedict.report\n"

@@ -8,7 +8,7 @@ import pytest
 from tests import systems
 
 from statedict import files
-from statedict.files import Frame, system
+from statedict.files import Frame, _open, system
 
 
 @pytest.fixture(params=["linux", "macos", "windows"])
@@ -157,6 +157,14 @@ def test_limits_that_a_system_does_not_have(name):
     with seam.interrupted_after(100, KeyboardInterrupt):
         pass
     assert (15 if name == "windows" else -9) == seam.DIED
+
+
+def test_urls_of_local_files(name, monkeypatch):
+    """A `file://` URL is a path of the system: after the slash, Windows has a drive. A drive is not the scheme of a URL."""
+    monkeypatch.setattr(_open, "path_in_url", systems.load(name).path_in_url)
+    drive = "C:/a b" if name == "windows" else "/C:/a b"
+    urls = ["file:///C:/a%20b", "file:///C%3A/a b", "file:///tmp/a", "C://a"]
+    assert [files.local_path(url) for url in urls] == [drive, drive, "/tmp/a", "C://a"]
 
 
 def test_a_file_read_lazily_is_saved_over_or_kept(tmp_path):

@@ -18,7 +18,7 @@ def test_importing_brings_in_nothing_heavy():
     """The package comes without torch, array-api-compat, NumPy's random numbers, SciPy and anything for the terminal."""
     loaded = run("import sys; from statedict import nn; nn.Module; nn.functional.relu; print(*sys.modules)")
     assert "numpy" in loaded
-    heavy = {"torch", "array_api_compat", "numpy.random", "scipy", "rich", "typer", "ml_dtypes", "jax", "fsspec"}
+    heavy = {"torch", "array_api_compat", "numpy.random", "scipy", "rich", "click", "ml_dtypes", "jax", "fsspec"}
     assert not heavy & set(loaded)
 
 

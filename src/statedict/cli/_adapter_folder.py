@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import typer
+import click
 
 import statedict
 
@@ -18,12 +18,12 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 def save_adapter(adapter: Any, texts: Mapping[str, str], folder: str) -> None:
     """Write the files of an adapter to a new folder, which gets its name when both are complete.
 
-    Raises typer.BadParameter if the folder exists: its files could be those of another adapter.
+    Raises click.BadParameter if the folder exists: its files could be those of another adapter.
     """
     folder = folder.rstrip("/") or folder
     if folder == "-" or os.path.lexists(folder):
         found = "is standard output" if folder == "-" else "exists already"
-        raise typer.BadParameter(f"an adapter is written to a new folder, but {folder} {found}", param_hint="--output")
+        raise click.BadParameter(f"an adapter is written to a new folder, but {folder} {found}", param_hint="--output")
     # Beside the folder, so that the rename stays on one file system.
     made = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}-{secrets.token_hex(4)}")
     os.mkdir(made)

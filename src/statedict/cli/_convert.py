@@ -9,13 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 import statedict
 from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, DType, Leaf, StateDict, dtype, matcher, tensors_of
 
+from ._command import Argument, Option
 from ._complete import dtypes
 from ._files import (
     INDEX,
@@ -42,20 +43,20 @@ if TYPE_CHECKING:
 WHOLE = "*"
 
 
-Destination = Annotated[str, typer.Argument(metavar="DESTINATION", help="The file to write; `-` is standard output.")]
+Destination = Annotated[str, Argument(metavar="DESTINATION", help="The file to write; `-` is standard output.")]
 RootOrWhole = Annotated[
-    str, typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is the whole file.")
+    str, Option(metavar="PATH", help="The state dict at this path in the file; `*` is the whole file.")
 ]
 Dtypes = Annotated[
-    list[str] | None,
-    typer.Option(
+    tuple[str, ...],
+    Option(
         metavar="[PATTERN=]DTYPE",
-        autocompletion=dtypes,
+        completed=dtypes,
         help="Cast floating-point tensors (that match PATTERN) to DTYPE (repeatable; the last match is used).",
     ),
 ]
 MaxShardSize = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Split into files of at most this size, such as 5GB, and an index.")
+    str | None, Option(metavar="SIZE", help="Split into files of at most this size, such as 5GB, and an index.")
 ]
 
 
@@ -64,13 +65,13 @@ def convert(
     destination: Destination,
     format: Format = None,
     root: RootOrWhole = "auto",
-    include: Include = None,
-    exclude: Exclude = None,
-    rename: Rename = None,
+    include: Include = (),
+    exclude: Exclude = (),
+    rename: Rename = (),
     map_name: Map = None,
     inverse: Inverse = False,
-    param: Param = None,
-    dtype: Dtypes = None,
+    param: Param = (),
+    dtype: Dtypes = (),
     max_shard_size: MaxShardSize = None,
     as_json: JsonSummary = False,
 ) -> None:
@@ -97,7 +98,7 @@ def convert(
         with as_bad_parameter({"--max-shard-size": max_shard_size}):
             byte_count(max_shard_size)
     keep_inputs(destination, map_name, option="DESTINATION")
-    names = key_map(rename or [], map_name, inverse, param, source)
+    names = key_map(rename, map_name, inverse, param, source)
     in_place = is_in_place(destination, source)
     with opened(source) as checkpoint:
         if root == WHOLE:
@@ -105,7 +106,7 @@ def convert(
         else:
             state = checkpoint.state_dict(root)
             part = _chosen(state, include, exclude)
-            made = _cast(_renamed(part, names, {"--rename": rename, "--map": map_name}), dtype or [])
+            made = _cast(_renamed(part, names, {"--rename": rename, "--map": map_name}), dtype)
             others = _others(checkpoint, state)
             if in_place:
                 _refuse_loss(destination, [*others, *(name for name in state if name not in part)])
@@ -132,7 +133,7 @@ def _summary(file: str, files: int, made: Any, as_json: bool) -> str:
 def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
     """Return the whole content of the file."""
     if changed:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "`*` copies the whole file and cannot be combined with options for one state dict", param_hint="--root"
         )
     checkpoint.require_safe()
@@ -151,7 +152,7 @@ def _others(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
 def _refuse_loss(destination: str, lost: Sequence[str]) -> None:
     """Refuse to replace a file by a part of it."""
     if lost:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{destination} is also the input file, and {_few(lost)} in it would be lost; choose another file",
             param_hint="DESTINATION",
         )
@@ -180,10 +181,10 @@ def _written(destination: str, sharded: bool) -> tuple[str, int]:
     return index, len(shards(Path(index)))
 
 
-def _chosen(state: StateDict, include: Sequence[str] | None, exclude: Sequence[str] | None) -> StateDict:
+def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> StateDict:
     (part,) = chosen([state], include, exclude)
     if state and not part:
-        raise typer.BadParameter(f"none of the {count(len(state), 'name')} matches", param_hint="--include, --exclude")
+        raise click.BadParameter(f"none of the {count(len(state), 'name')} matches", param_hint="--include, --exclude")
     return part
 
 
@@ -214,7 +215,7 @@ def _floating(name: str) -> DType:
         if found.is_floating:
             return found
     known = ", ".join(key for key, value in DTYPES.items() if value.is_floating)
-    raise typer.BadParameter(f"{name!r} is not a floating-point dtype; use one of {known}", param_hint="--dtype")
+    raise click.BadParameter(f"{name!r} is not a floating-point dtype; use one of {known}", param_hint="--dtype")
 
 
 FEW = 8

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+import click
 
 import statedict
 
+from ._command import Argument
 from ._files import chosen, opened, tell
 from ._options import AsJson, Exclude, File, Include, SecondRoot, SharedRoot
 
 
 def diff(
     first: File,
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="The checkpoint to compare with.")],
+    second: Annotated[str, Argument(metavar="OTHER", help="The checkpoint to compare with.")],
     root: SharedRoot = "auto",
     second_root: SecondRoot = None,
-    include: Include = None,
-    exclude: Exclude = None,
+    include: Include = (),
+    exclude: Exclude = (),
     as_json: AsJson = False,
 ) -> None:
     """Compare two checkpoints: names, shapes, dtypes, elements, ties. Their formats may differ.
@@ -43,4 +44,4 @@ def diff(
         from ._show import say_lines
 
         say_lines(str(found))
-    raise typer.Exit(1 if found else 0)
+    raise click.exceptions.Exit(1 if found else 0)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
-import typer
+import click
 
 import statedict
 from statedict.files import CHECKSUMS, system
@@ -19,7 +19,7 @@ from ._options import AsJson
 
 SCHEMA = 1
 PACKAGES = (
-    *("numpy", "ml-dtypes", "isal", "rich", "typer", "torch", "safetensors", "array-api-compat", "fsspec", "obstore"),
+    *("numpy", "ml-dtypes", "isal", "rich", "click", "torch", "safetensors", "array-api-compat", "fsspec", "obstore"),
     *("plotly", "transformers", "accelerate", "lightning", "diffusers", "peft"),
 )
 
@@ -35,13 +35,13 @@ def doctor(as_json: AsJson = False) -> None:
     """
     facts = _facts()
     if as_json:
-        typer.echo(json.dumps(facts))
+        click.echo(json.dumps(facts))
         return
     lines = {**facts["environment"], **facts["packages"]}
     width = max(map(len, lines))
     for name, value in lines.items():
-        typer.echo(f"{name:{width}}  {value or 'not installed'}")
-    typer.echo(f"{'limits':{width}}  the defaults of statedict.Limits()")
+        click.echo(f"{name:{width}}  {value or 'not installed'}")
+    click.echo(f"{'limits':{width}}  the defaults of statedict.Limits()")
 
 
 def _facts() -> Fact:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import typer
+import click
 
 import statedict
 from statedict.files import is_url
@@ -40,7 +40,7 @@ def opened(file: str) -> Iterator[Checkpoint]:
             yield checkpoint
         return
     if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter("`-` is standard input, but nothing is piped into it; give a file name")
+        raise click.BadParameter("`-` is standard input, but nothing is piped into it; give a file name")
     given = sys.stdin.buffer
     if given.seekable():
         with statedict.open(given) as checkpoint:
@@ -66,7 +66,7 @@ def default_root(checkpoint: Checkpoint) -> str | None:
 
 def tell(text: str, *, err: bool = False) -> None:
     """Print lines on standard output or standard error, with control characters in names escaped."""
-    typer.echo(printable(text, keep="\n"), err=err)
+    click.echo(printable(text, keep="\n"), err=err)
 
 
 def note(text: str) -> None:
@@ -96,7 +96,7 @@ def target(destination: str) -> str | BinaryIO:
     if destination != STREAM:
         return destination
     if sys.stdout.isatty():
-        raise typer.BadParameter("`-` is standard output, which is a terminal; give a file name, or pipe the output")
+        raise click.BadParameter("`-` is standard output, which is a terminal; give a file name, or pipe the output")
     return sys.stdout.buffer
 
 
@@ -107,7 +107,7 @@ def keep_inputs(destination: str | os.PathLike[str], *sources: str | os.PathLike
     """Refuse an output that is one of the input files, also under another name: links are followed."""
     for source in sources:
         if source is not None and any(_is_same(destination, part) for part in _files_of(str(source))):
-            raise typer.BadParameter(
+            raise click.BadParameter(
                 f"{destination} is an input of this command and would be lost; choose another file",
                 param_hint=option,
             )
@@ -158,12 +158,10 @@ def _is_same(destination: str | os.PathLike[str], source: str | int) -> bool:
         return False
 
 
-def chosen(
-    states: Sequence[StateDict], include: Sequence[str] | None, exclude: Sequence[str] | None
-) -> list[StateDict]:
+def chosen(states: Sequence[StateDict], include: Sequence[str], exclude: Sequence[str]) -> list[StateDict]:
     """Return the selected parts of the states; reports patterns that do not match any name on standard error."""
-    tell_unmatched([*(include or []), *(exclude or [])], states)
-    return [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
+    tell_unmatched([*include, *exclude], states)
+    return [(state.select(*include) if include else state).drop(*exclude) for state in states]
 
 
 def tell_unmatched(patterns: Iterable[str], states: Sequence[StateDict]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from enum import StrEnum
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal
 
-import typer
+import click
 
 from statedict.report import (
     PIECE,
@@ -27,6 +26,7 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
+from ._command import Option
 from ._files import default_root, opened, tell, tell_unmatched
 from ._options import AsJson, File, RootOrAll
 
@@ -36,35 +36,28 @@ TEXT_SHOWN = 200
 STYLES = {"dangerous": "bold red", "unknown": "dim", "note": "yellow"}
 
 
-class ListingOrder(StrEnum):
-    """The order in which tensors are listed."""
-
-    FILE = "file"
-    NAME = "name"
-    SIZE = "size"
+ListingOrder = Literal["file", "name", "size"]
 
 
-Match = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Show only names matching PATTERN (repeatable).")
-]
-Flat = Annotated[bool, typer.Option("--flat", help="Show a row for each tensor, without folding.")]
+Match = Annotated[tuple[str, ...], Option(metavar="PATTERN", help="Show only names matching PATTERN (repeatable).")]
+Flat = Annotated[bool, Option("--flat", help="Show a row for each tensor, without folding.")]
 Stats = Annotated[
-    bool, typer.Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
+    bool, Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
 ]
 Sort = Annotated[
     ListingOrder,
-    typer.Option(help="List tensors by name, or the largest first, without folding.", show_default=False),
+    Option(help="List tensors by name, or the largest first, without folding.", show_default=False),
 ]
-Values = Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")]
+Values = Annotated[str | None, Option(metavar="NAME", help="Print the elements of one tensor.")]
 
 
 def inspect(
     file: File,
     root: RootOrAll = None,
-    match: Match = None,
+    match: Match = (),
     flat: Flat = False,
     stats: Stats = False,
-    sort: Sort = ListingOrder.FILE,
+    sort: Sort = "file",
     values: Values = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,26 +82,26 @@ def inspect(
         if values is not None:
             _print_values(_holding(checkpoint, chosen, values), values, checkpoint.path, as_json)
             return
-        tell_unmatched(match or [], list(chosen.values()))
+        tell_unmatched(match, list(chosen.values()))
         facts = _facts(checkpoint, chosen, match, stats)
     for listed in facts["roots"]:
         _sort(listed["tensors"], sort)
     if as_json:
-        typer.echo(json.dumps(facts))
+        click.echo(json.dumps(facts))
     else:
         # Of roots that were not requested, and are not the default, only totals are shown.
         full = chosen if root is not None or match or facts["auto"] is None else {facts["auto"]}
-        _print(facts, set(full), flat=flat or stats or sort is not ListingOrder.FILE)
+        _print(facts, set(full), flat=flat or stats or sort != "file")
 
 
 def _sort(facts: list[Fact], order: ListingOrder) -> None:
-    if order is ListingOrder.NAME:
+    if order == "name":
         facts.sort(key=lambda fact: str(fact["name"]))
-    elif order is ListingOrder.SIZE:
+    elif order == "size":
         facts.sort(key=lambda fact: -fact["bytes"])
 
 
-def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | None, stats: bool) -> Fact:
+def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: Sequence[str], stats: bool) -> Fact:
     fits = matcher(match) if match else lambda name: True
     roots = [_root(path, state, fits, stats) for path, state in chosen.items()]
     return {
@@ -219,6 +212,6 @@ def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bo
     value = state.numpy()[name] if isinstance(leaf, Leaf) else plain(state[name])
     if as_json:
         listed = elements(value) if isinstance(leaf, Leaf) else value
-        typer.echo(json.dumps({"schema": SCHEMA, "file": file, "root": path, "name": name, "values": listed}))
+        click.echo(json.dumps({"schema": SCHEMA, "file": file, "root": path, "name": name, "values": listed}))
     else:
         tell(str(value))

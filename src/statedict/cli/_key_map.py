@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
+from ._command import Option
 from ._files import note
 from ._options import as_bad_parameter
 
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 Map = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--map",
         metavar="NAME|FILE",
         help="A map of the package (see `statedict maps`), or a TOML file with rules, as `match --save-map` writes.",
     ),
 ]
-Inverse = Annotated[bool, typer.Option("--inverse", help="With --map: convert in the other direction.")]
+Inverse = Annotated[bool, Option("--inverse", help="With --map: convert in the other direction.")]
 Param = Annotated[
-    list[str] | None,
-    typer.Option(
+    tuple[str, ...],
+    Option(
         metavar="NAME=N",
         help="With --map: a number that it needs (repeatable). Default: from config.json or params.json beside the input.",
     ),
@@ -32,20 +33,20 @@ Param = Annotated[
 
 
 def key_map(
-    rules: Sequence[str], name: str | None, inverse: bool = False, given: Sequence[str] | None = None, source: str = ""
+    rules: Sequence[str], name: str | None, inverse: bool = False, given: Sequence[str] = (), source: str = ""
 ) -> KeyMap:
     """Return the rules of `--map` (for the checkpoint `source`), followed by those of `--rename`."""
     from statedict.plan import KeyMap
 
     if name is None:
         if inverse or given:
-            raise typer.BadParameter("it needs --map", param_hint="--inverse" if inverse else "--param")
+            raise click.BadParameter("it needs --map", param_hint="--inverse" if inverse else "--param")
         with as_bad_parameter({"--rename": rules}):
             return KeyMap(rules)
     from statedict.maps import StateMap, config_beside, read
 
     file = read(name)
-    numbers = _numbers(given or [])
+    numbers = _numbers(given)
     path, config = config_beside(source) if file.parameters.keys() - numbers.keys() else (None, {})
     values = file.values(numbers, config)
     for parameter in values.keys() - numbers.keys():
@@ -60,7 +61,7 @@ def _numbers(given: Sequence[str]) -> Mapping[str, int]:
     for text in given:
         name, _, number = text.partition("=")
         if not number.strip().isdecimal() or not int(number):
-            raise typer.BadParameter(
+            raise click.BadParameter(
                 f"{text!r} is not a parameter: expected NAME=N, such as head_dim=128", param_hint="--param"
             )
         numbers[name.strip()] = int(number)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from statedict.report import Fact, count
 
+from ._command import Argument, Option
 from ._files import tell
 from ._options import AsJson
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 def maps(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE", help="Show this map: its rules, source and parameters.")
+        str | None, Argument(metavar="NAME|FILE", help="Show this map: its rules, source and parameters.")
     ] = None,
     transformers: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="MODEL",
             help="Check the conversions of the installed transformers for this model type or class, instead of a map.",
         ),
@@ -44,7 +45,7 @@ def maps(
     """
     if transformers is not None:
         if name is not None:
-            raise typer.BadParameter("it cannot be combined with a map", param_hint="--transformers")
+            raise click.BadParameter("it cannot be combined with a map", param_hint="--transformers")
         _tell_conversions(transformers, as_json)
         return
     from statedict.maps import names, read

@@ -16,11 +16,12 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 import statedict
 from statedict.report import Fact
 
+from ._command import Argument, Option
 from ._complete import policies
 from ._files import keep_inputs, opened, tell
 from ._key_map import Inverse, Map, Param, key_map
@@ -34,35 +35,29 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
+    Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
 ]
-Other = Annotated[
-    str | None, typer.Argument(metavar="OTHER", help="A checkpoint of the model: short for --keys OTHER.")
-]
+Other = Annotated[str | None, Argument(metavar="OTHER", help="A checkpoint of the model: short for --keys OTHER.")]
 Keys = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
+    str | None, Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
 ]
-KeysRoot = Annotated[str, typer.Option(metavar="PATH", help="The same for --keys.")]
-Into = Annotated[str | None, typer.Option(metavar="PATH", help="Load into the module at this path.")]
+KeysRoot = Annotated[str, Option(metavar="PATH", help="The same for --keys.")]
+Into = Annotated[str | None, Option(metavar="PATH", help="Load into the module at this path.")]
 Mismatched = Annotated[
-    list[str] | None,
-    typer.Option(
+    tuple[str, ...],
+    Option(
         metavar="[PATTERN=]HOW",
-        autocompletion=policies,
+        completed=policies,
         help="For different shapes (of names matching PATTERN): error, skip, slice, interpolate or channels "
         "(repeatable).",
     ),
 ]
-AllowMissing = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be missing (repeatable).")
-]
+AllowMissing = Annotated[tuple[str, ...], Option(metavar="PATTERN", help="Names that may be missing (repeatable).")]
 AllowUnexpected = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be unexpected (repeatable).")
+    tuple[str, ...], Option(metavar="PATTERN", help="Names that may be unexpected (repeatable).")
 ]
-Infer = Annotated[bool, typer.Option("--infer", help="Infer renaming rules, with reasons.")]
-SaveMap = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")
-]
+Infer = Annotated[bool, Option("--infer", help="Infer renaming rules, with reasons.")]
+SaveMap = Annotated[Path | None, Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")]
 
 
 def match(
@@ -72,16 +67,16 @@ def match(
     keys: Keys = None,
     root: Root = "auto",
     keys_root: KeysRoot = "auto",
-    include: Include = None,
-    exclude: Exclude = None,
+    include: Include = (),
+    exclude: Exclude = (),
     into: Into = None,
-    rename: Rename = None,
+    rename: Rename = (),
     map_name: Map = None,
     inverse: Inverse = False,
-    param: Param = None,
-    mismatched: Mismatched = None,
-    allow_missing: AllowMissing = None,
-    allow_unexpected: AllowUnexpected = None,
+    param: Param = (),
+    mismatched: Mismatched = (),
+    allow_missing: AllowMissing = (),
+    allow_unexpected: AllowUnexpected = (),
     infer: Infer = False,
     save_map: SaveMap = None,
     as_json: AsJson = False,
@@ -101,15 +96,19 @@ def match(
         statedict match theirs.pt --keys mine.pt --infer --save-map names.toml
     """
     if [other, model, keys].count(None) != 2:
-        raise typer.BadParameter("exactly one of them is required", param_hint="OTHER, --model, --keys")
+        raise click.BadParameter("exactly one of them is required", param_hint="OTHER, --model, --keys")
     keys = keys or other
     if save_map is not None:
         keep_inputs(save_map, file, keys, map_name, option="--save-map")
     from statedict import plan
     from statedict.maps import fitting
 
-    options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": _policies(mismatched or [])}
-    names = key_map(rename or [], map_name, inverse, param, file)
+    options: dict[str, Any] = {
+        "include": include or None,
+        "exclude": exclude or None,
+        "mismatched": _policies(mismatched),
+    }
+    names = key_map(rename, map_name, inverse, param, file)
     if names:
         options["rename"] = names
     with opened(file) as source:
@@ -124,7 +123,7 @@ def match(
         with as_bad_parameter({**asked, "--mismatched": mismatched}):
             report = plan.match(given, target, **options).report()
         fits = [] if report.ok or map_name else fitting(given, target)
-    report = report.allowing(missing=allow_missing or (), unexpected=allow_unexpected or ())
+    report = report.allowing(missing=allow_missing, unexpected=allow_unexpected)
     report.notes = [in_options(note) for note in report.notes]
     if report.attempt is not None:
         command = ["statedict", "match", file, *(["--model", model] if model else ["--keys", str(keys)])]
@@ -133,7 +132,7 @@ def match(
         report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
     facts = {"schema": 1, **report.to_dict(), "maps": [fit._asdict() for fit in fits]}
     _print(facts, str(report), fits, as_json)
-    raise typer.Exit(0 if report.ok else 1)
+    raise click.exceptions.Exit(0 if report.ok else 1)
 
 
 def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
@@ -145,7 +144,7 @@ def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
         return checkpoint.state_dict(keys_root)
 
 
-def _policies(given: list[str]) -> str | dict[str, str]:
+def _policies(given: Sequence[str]) -> str | dict[str, str]:
     """Return the policy for all names, or those by pattern; a policy without a pattern is for all other names."""
     split = [how.rpartition("=") for how in given]
     others = [how for _, mark, how in split if not mark]
@@ -178,7 +177,7 @@ def _made(place: str) -> Any:
         return function()
     except Exception as error:  # the user's code may raise anything
         reason = f"{type(error).__name__}: {error}{_line_of_user(error)}"
-        raise typer.BadParameter(f"{place!r} did not return a model: {reason}", param_hint="--model") from error
+        raise click.BadParameter(f"{place!r} did not return a model: {reason}", param_hint="--model") from error
     finally:
         sys.path.remove("")
 
@@ -213,4 +212,4 @@ def _tell_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFi
         "maps": [fit._asdict() for fit in maps],
     }
     _print(facts, in_options(str(found)), maps, as_json)
-    raise typer.Exit(0 if fits else 1)
+    raise click.exceptions.Exit(0 if fits else 1)

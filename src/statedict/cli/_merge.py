@@ -8,55 +8,50 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
-import typer
-
 import statedict
 from statedict.report import count, size
 
 from ..errors import CollisionError, MergeError
 from ._adapter_folder import save_adapter
+from ._command import Argument, Option
 from ._complete import methods
 from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
 from ._options import Format, JsonSummary, SharedRoot, as_bad_parameter, option
 from ._progress import showing
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE", help="The checkpoints to merge.")]
-Output = Annotated[
-    str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")
-]
+Files = Annotated[tuple[str, ...], Argument(metavar="FILE", help="The checkpoints to merge.")]
+Output = Annotated[str, Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")]
 Method = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="NAME",
-        autocompletion=methods,
+        completed=methods,
         help="average, ema (needs --decay), slerp (of two files), task_arithmetic (needs --base), ties, dare_linear, "
         "dare_ties (need --base and --density), lora (the base, then adapters), extract_lora (needs --base and "
         "--rank), or union (of different names).",
     ),
 ]
 Weights = Annotated[
-    list[float] | None,
-    typer.Option(
+    tuple[float, ...],
+    Option(
         metavar="NUMBER",
         help="One weight for each file, in order; for lora, one for each adapter; for slerp, one number from 0 to 1.",
     ),
 ]
-Base = Annotated[str | None, typer.Option(metavar="FILE", help="The checkpoint that the others were trained from.")]
-Density = Annotated[
-    float | None, typer.Option(metavar="NUMBER", help="The share of each difference to keep, at most 1.")
-]
+Base = Annotated[str | None, Option(metavar="FILE", help="The checkpoint that the others were trained from.")]
+Density = Annotated[float | None, Option(metavar="NUMBER", help="The share of each difference to keep, at most 1.")]
 Decay = Annotated[
-    float | None, typer.Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
+    float | None, Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
 ]
-Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="Seed of the random elements of DARE (default 0).")]
-Rank = Annotated[int | None, typer.Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")]
+Seed = Annotated[int | None, Option(metavar="NUMBER", help="Seed of the random elements of DARE (default 0).")]
+Rank = Annotated[int | None, Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")]
 
 
 def merge(
     files: Files,
     output: Output,
     method: Method = "average",
-    weight: Weights = None,
+    weight: Weights = (),
     base: Base = None,
     density: Density = None,
     decay: Decay = None,
@@ -86,7 +81,7 @@ def merge(
     with ExitStack() as stack:
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
-        weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
+        weights = weight[0] if method == "slerp" and len(weight) == 1 else list(weight)
         numbers: dict[str, Any] = {"density": density, "decay": decay, "seed": seed, "rank": rank}
         asked = {"--method": method != "average", "--weight": weight, "--base": base}
         asked |= {option(name): number is not None for name, number in numbers.items()}

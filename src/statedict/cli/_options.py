@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
-import typer
+import click
 
 from ..errors import StateDictError, printable
+from ._command import Argument, Option
 from ._complete import formats
 
 # An argument in a text, and the first character of its value, if there is one.
@@ -21,32 +22,28 @@ ARGUMENT = re.compile(
 # A string, because a Path would merge the double slash of a URL.
 File = Annotated[
     str,
-    typer.Argument(metavar="FILE", help="A checkpoint: a file, a directory, a URL, or `-` for standard input."),
+    Argument(metavar="FILE", help="A checkpoint: a file, a directory, a URL, or `-` for standard input."),
 ]
-Root = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in the file.")]
-SharedRoot = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")]
-RootOrAll = Annotated[str | None, typer.Option(metavar="PATH", help="Only the state dict at this path.")]
-SecondRoot = Annotated[
-    str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
-]
-Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names matching PATTERN (repeatable).")]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Exclude names matching PATTERN (repeatable).")
-]
+Root = Annotated[str, Option(metavar="PATH", help="The state dict at this path in the file.")]
+SharedRoot = Annotated[str, Option(metavar="PATH", help="The state dict at this path in every file.")]
+RootOrAll = Annotated[str | None, Option(metavar="PATH", help="Only the state dict at this path.")]
+SecondRoot = Annotated[str | None, Option(metavar="PATH", help="The same for the second file, if it is different.")]
+Include = Annotated[tuple[str, ...], Option(metavar="PATTERN", help="Only names matching PATTERN (repeatable).")]
+Exclude = Annotated[tuple[str, ...], Option(metavar="PATTERN", help="Exclude names matching PATTERN (repeatable).")]
 Rename = Annotated[
-    list[str] | None,
-    typer.Option(metavar="'OLD -> NEW'", help="A renaming rule (repeatable; the first that matches a name is used)."),
+    tuple[str, ...],
+    Option(metavar="'OLD -> NEW'", help="A renaming rule (repeatable; the first that matches a name is used)."),
 ]
 Format = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME",
-        autocompletion=formats,
+        completed=formats,
         help="Output format: torch, safetensors, npz, or that of a plugin. Default: from the output suffix.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-JsonSummary = Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+JsonSummary = Annotated[bool, Option("--json", help="Print a machine-readable summary as JSON.")]
 
 
 def in_options(text: str) -> str:
@@ -66,7 +63,7 @@ def option(argument: str) -> str:
 
 @contextmanager
 def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
-    """Turn a ValueError of the `with` block into a typer.BadParameter for the options that were given.
+    """Turn a ValueError of the `with` block into a click.BadParameter for the options that were given.
 
     The block must only parse these options, or apply them to names. If none was given, the error is not the user's mistake
     and is raised unchanged. StateDictError is never changed.
@@ -79,4 +76,4 @@ def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
         given = [name for name, value in options.items() if value]
         if not given:
             raise
-        raise typer.BadParameter(printable(in_options(str(error))), param_hint=", ".join(given)) from error
+        raise click.BadParameter(printable(in_options(str(error))), param_hint=", ".join(given)) from error

@@ -6,34 +6,36 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import typer
+import click
 
 import statedict
+
+from ._command import Option
 
 if TYPE_CHECKING:
     from statedict.training import Keep, Saved
 
-KeepLast = Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")]
+KeepLast = Annotated[int | None, Option(min=1, metavar="N", help="Rule: keep the newest N.")]
 KeepEvery = Annotated[
-    list[str] | None,
-    typer.Option(
+    tuple[str, ...],
+    Option(
         metavar="N|TIME",
         help="Rule: keep every step that is a multiple of N, or one checkpoint per 30m, 2h or 1d (repeatable).",
     ),
 ]
 KeepWithin = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Rule: keep those saved within 12h or 7d before the newest.")
+    str | None, Option(metavar="TIME", help="Rule: keep those saved within 12h or 7d before the newest.")
 ]
 KeepBest = Annotated[
-    list[str] | None,
-    typer.Option(
+    tuple[str, ...],
+    Option(
         metavar="METRIC[:N][:max]",
         help="Rule: keep the N (default 1) lowest, or with :max highest, values of a metric (repeatable).",
     ),
 ]
 AtMost = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="SIZE",
         help="Keep only the newest of those (without rules: of all), up to this total size, such as 200GB.",
     ),
@@ -44,7 +46,7 @@ BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")
 
 
 def policy_of(
-    newest: int | None, regular: list[str], within: str | None, metrics: list[str], largest: str | None
+    newest: int | None, regular: Sequence[str], within: str | None, metrics: Sequence[str], largest: str | None
 ) -> Keep | None:
     """Return the given rules as one, or None if there are none."""
     rules: list[Keep] = [statedict.last(newest)] if newest else []
@@ -59,7 +61,7 @@ def policy_of(
     try:
         return statedict.at_most(largest, keep)
     except ValueError as error:
-        raise typer.BadParameter(f"--at-most: {error}") from error
+        raise click.BadParameter(f"--at-most: {error}") from error
 
 
 def _every(asked: str) -> Keep:
@@ -73,24 +75,24 @@ def _time(asked: str, option: str) -> dict[str, Any]:
     found = TIME.fullmatch(asked)
     if found is None or not float(found["number"]):
         steps = "a number of at least 1, or " if option == "--keep-every" else ""
-        raise typer.BadParameter(f"{option} needs {steps}a time such as 30m, 12h or 7d, not {asked!r}")
+        raise click.BadParameter(f"{option} needs {steps}a time such as 30m, 12h or 7d, not {asked!r}")
     number = float(found["number"])
     return {UNITS[found["unit"]]: int(number) if number.is_integer() else number}
 
 
-def check_metrics(saved: Sequence[Saved], asked: list[str]) -> None:
+def check_metrics(saved: Sequence[Saved], asked: Sequence[str]) -> None:
     """Refuse a metric that no checkpoint has: it is probably misspelt, and pruning by it would delete the best one."""
     known = {metric for each in saved for metric in each.metrics}
     for metric in (_parsed(each)["metric"] for each in asked):
         if saved and metric not in known:
             available = f"available: {', '.join(sorted(known))}" if known else "they do not have any metrics"
-            raise typer.BadParameter(f"--keep-best: no checkpoint of this run has a metric {metric!r}; {available}")
+            raise click.BadParameter(f"--keep-best: no checkpoint of this run has a metric {metric!r}; {available}")
 
 
 def _parsed(asked: str) -> re.Match[str]:
     found = BEST.fullmatch(asked)
     if found is None or found["n"] == "0":
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"--keep-best needs METRIC, METRIC:N or METRIC:N:max, with N at least 1, not {asked!r}"
         )
     return found

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 import statedict
 from statedict.files import is_url, open_folder
 from statedict.formats.runs import RunStep, steps
 from statedict.report import Fact, count, plain, size
 
+from ._command import Argument, Option
 from ._options import AsJson
 from ._retention import AtMost, KeepBest, KeepEvery, KeepLast, KeepWithin, check_metrics, policy_of
 
@@ -22,44 +23,39 @@ if TYPE_CHECKING:
     from statedict.training import Keep, Saved
 
 
-def _existing(directory: str) -> str:
+def _existing(context: click.Context, parameter: click.Parameter, directory: str) -> str:
     """Return a URL, or the path of an existing directory."""
     if not is_url(directory) and not Path(directory).is_dir():
         what = "is not a directory" if Path(directory).exists() else "does not exist"
-        raise typer.BadParameter(f"{directory!r} {what}")
+        raise click.BadParameter(f"{directory!r} {what}")
     return directory
 
 
 Run = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="DIRECTORY",
         help="The directory of a run, of CheckpointManager or another framework; or its URL in an object store.",
-        show_default=False,
         callback=_existing,
     ),
 ]
-Pin = Annotated[
-    list[int] | None, typer.Option(min=0, metavar="STEP", help="Pin a step: it is never deleted (repeatable).")
-]
-Unpin = Annotated[list[int] | None, typer.Option(min=0, metavar="STEP", help="Remove the pin of a step (repeatable).")]
+Pin = Annotated[tuple[int, ...], Option(min=0, metavar="STEP", help="Pin a step: it is never deleted (repeatable).")]
+Unpin = Annotated[tuple[int, ...], Option(min=0, metavar="STEP", help="Remove the pin of a step (repeatable).")]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="Delete the checkpoints that no rule keeps (default: the run's own rules).")
+    bool, Option("--prune", help="Delete the checkpoints that no rule keeps (default: the run's own rules).")
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what the other options would do, and why; change nothing.")
-]
+DryRun = Annotated[bool, Option("--dry-run", help="Show what the other options would do, and why; change nothing.")]
 
 
 def runs(
     directory: Run,
     keep_last: KeepLast = None,
-    keep_every: KeepEvery = None,
+    keep_every: KeepEvery = (),
     keep_within: KeepWithin = None,
-    keep_best: KeepBest = None,
+    keep_best: KeepBest = (),
     at_most: AtMost = None,
-    pin: Pin = None,
-    unpin: Unpin = None,
+    pin: Pin = (),
+    unpin: Unpin = (),
     prune: Prune = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -91,7 +87,7 @@ def runs(
 
         statedict runs s3://bucket/runs/a --prune --dry-run
     """
-    keep = policy_of(keep_last, keep_every or [], keep_within, keep_best or [], at_most)
+    keep = policy_of(keep_last, keep_every, keep_within, keep_best, at_most)
     others = [] if is_url(directory) else steps(directory)
     if others:
         _refuse_to_delete(keep is not None or prune or dry_run)
@@ -100,18 +96,18 @@ def runs(
     pruned = prune and not dry_run
     with statedict.CheckpointManager(directory) as manager:
         saved: list[Saved] = manager.checkpoints
-        _check_steps(saved, pin or [])
-        check_metrics(saved, keep_best or [])
+        _check_steps(saved, pin)
+        check_metrics(saved, keep_best)
         if keep is None and (prune or dry_run):
             keep = _own_rules(manager)
-        saved = _pinned(manager, saved, pin or [], unpin or [], dry_run=dry_run)
+        saved = _pinned(manager, saved, pin, unpin, dry_run=dry_run)
         if pruned:
             manager.prune(keep)
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
     stray = not saved and _has_others(directory)
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
     if stray and not as_json:
-        typer.echo(
+        click.echo(
             f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
         )
 
@@ -120,7 +116,7 @@ def _own_rules(manager: statedict.CheckpointManager) -> Keep:
     """Return the retention rules that the run was saved with."""
     rules = manager.rules
     if rules is None:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
         )
     return rules
@@ -141,21 +137,26 @@ def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None 
     `deletion`: `"deleted"` or `"would be deleted"`, of those that no rule keeps; None for another framework's run.
     """
     if as_json:
-        typer.echo(json.dumps({"schema": 1, **rules, "checkpoints": facts}))
+        click.echo(json.dumps({"schema": 1, **rules, "checkpoints": facts}))
     else:
         _print(facts, deletion)
 
 
 def _refuse_to_delete(asked: bool) -> None:
     if asked:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "these checkpoints were not saved by CheckpointManager, so retention rules do not apply to them, and "
             "nothing was deleted; use the program that saved them, or delete them yourself"
         )
 
 
 def _pinned(
-    manager: statedict.CheckpointManager, saved: Sequence[Saved], pin: list[int], unpin: list[int], *, dry_run: bool
+    manager: statedict.CheckpointManager,
+    saved: Sequence[Saved],
+    pin: Sequence[int],
+    unpin: Sequence[int],
+    *,
+    dry_run: bool,
 ) -> list[Saved]:
     """Pin and unpin steps; with `dry_run`, only in the checkpoints that are returned."""
     for step in unpin if not dry_run else ():
@@ -165,10 +166,10 @@ def _pinned(
     return [replace(each, pinned=each.step in pin or (each.pinned and each.step not in unpin)) for each in saved]
 
 
-def _check_steps(saved: Sequence[Saved], pin: list[int]) -> None:
+def _check_steps(saved: Sequence[Saved], pin: Sequence[int]) -> None:
     missing = sorted(set(pin) - {each.step for each in saved})
     if missing:
-        raise typer.BadParameter(f"--pin: this run does not have the step {', '.join(map(str, missing))}")
+        raise click.BadParameter(f"--pin: this run does not have the step {', '.join(map(str, missing))}")
 
 
 def _facts(saved: Sequence[Saved], keep: Keep | None) -> list[Fact]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import typer
+import click
 
 from statedict.report import Fact, TreeEntry, count, extent, fold, noun, own_bytes, own_elements, remark, size
 from statedict.state import Group
@@ -56,10 +56,10 @@ class Pipe:
     """Output that a program reads: every row is one line, however long, without colours."""
 
     def print(self, table: Cells | None = None) -> None:
-        typer.echo("\n".join(_lines(table)) if table else "")
+        click.echo("\n".join(_lines(table)) if table else "")
 
     def say(self, value: object, style: str = "") -> None:
-        typer.echo(printable(str(value)))
+        click.echo(printable(str(value)))
 
 
 def _lines(table: Cells) -> Iterator[str]:

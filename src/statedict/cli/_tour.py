@@ -16,13 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import typer
+import click
 
 import statedict
 from statedict.files import system
 from statedict.report import count, size
 
 from ..errors import MissingDependencyError
+from ._command import Argument
 from ._options import JsonSummary
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Workspace(NamedTuple):
 
 def tour(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="The directory for its files, which are kept.")
+        Path, Argument(metavar="DIRECTORY", help="The directory for its files, which are kept.")
     ] = Path("tour-files"),
     as_json: JsonSummary = False,
 ) -> None:
@@ -88,7 +89,7 @@ def tour(
     place.console.print(f"{time.perf_counter() - start:.0f} s. The files are in {directory}/. Inspect one with")
     place.console.print(f"  statedict inspect {place.digits}", style="bold")
     if as_json:
-        typer.echo(json.dumps({"schema": 1, "directory": str(directory), "steps": steps}))
+        click.echo(json.dumps({"schema": 1, "directory": str(directory), "steps": steps}))
 
 
 def train_until_killed(place: Workspace) -> StepResult:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+import click
 
 from statedict.files import redacted
 from statedict.formats import is_damage
 from statedict.report import Fact
 
 from ..errors import StateDictError, printable
+from ._command import Argument, Option
 from ._files import note, one_line, opened
 from ._options import AsJson
 
@@ -19,8 +20,8 @@ COLOURS = {"error": "bold red", "unread": "bold red", "warning": "yellow", "note
 
 
 def verify(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Checkpoints: files, or directories.")],
-    values: Annotated[bool, typer.Option("--values", help="Also search every tensor for NaN and Inf.")] = False,
+    files: Annotated[tuple[str, ...], Argument(metavar="FILE", help="Checkpoints: files, or directories.")],
+    values: Annotated[bool, Option("--values", help="Also search every tensor for NaN and Inf.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check structure, offsets, checksums and imports of checkpoints, and report all problems.
@@ -38,11 +39,11 @@ def verify(
     """
     facts = [_verify(file, values) for file in files]
     if as_json:
-        typer.echo(json.dumps({"schema": 1, "files": facts}))
+        click.echo(json.dumps({"schema": 1, "files": facts}))
     else:
         _print(facts)
     damaged = any(_has(fact, "error") for fact in facts)
-    raise typer.Exit(1 if damaged else 0 if all(fact["read"] for fact in facts) else 2)
+    raise click.exceptions.Exit(1 if damaged else 0 if all(fact["read"] for fact in facts) else 2)
 
 
 def _verify(file: str, values: bool) -> Fact:

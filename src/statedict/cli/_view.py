@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 import statedict
 from statedict import report
 from statedict.files import Frame, redacted, write
 
+from ._command import Argument, Option
 from ._files import STREAM, chosen, default_root, keep_inputs, opened, target, tell
 from ._options import Exclude, File, Include, JsonSummary, RootOrAll, SecondRoot
 from ._progress import showing
@@ -23,17 +24,13 @@ if TYPE_CHECKING:
     from statedict.state import StateDict
 
 
-Other = Annotated[str | None, typer.Argument(metavar="OTHER", help="A second checkpoint to compare with the first.")]
+Other = Annotated[str | None, Argument(metavar="OTHER", help="A second checkpoint to compare with the first.")]
 Page = Annotated[
     str | None,
-    typer.Option(
-        "--output", "-o", metavar="PAGE", help="The page to write; `-` is standard output.  [default: FILE.html]"
-    ),
+    Option("--output", "-o", metavar="PAGE", help="The page to write; `-` is standard output.  [default: FILE.html]"),
 ]
-Headers = Annotated[
-    bool, typer.Option("--headers", help="Do not read tensors: no statistics, histograms and heat maps.")
-]
-Show = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+Headers = Annotated[bool, Option("--headers", help="Do not read tensors: no statistics, histograms and heat maps.")]
+Show = Annotated[bool, Option("--open", help="Open the page in a browser.")]
 
 
 def view(
@@ -42,8 +39,8 @@ def view(
     output: Page = None,
     root: RootOrAll = None,
     second_root: SecondRoot = None,
-    include: Include = None,
-    exclude: Exclude = None,
+    include: Include = (),
+    exclude: Exclude = (),
     headers: Headers = False,
     show: Show = False,
     as_json: JsonSummary = False,
@@ -64,13 +61,13 @@ def view(
         statedict view 100-gigabytes.safetensors.index.json --headers
     """
     if headers and other is not None:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "cannot be used with two files: comparing them needs the tensor data", param_hint="--headers"
         )
     names = [file] if other is None else [file, other]
     destination = _destination(output, names)
     if show and destination == STREAM:
-        raise typer.BadParameter("cannot open a page that is written to standard output", param_hint="--open")
+        raise click.BadParameter("cannot open a page that is written to standard output", param_hint="--open")
     keep_inputs(destination, *names, option="--output")
     report.charting()  # before anything is read
     asked = [root, root if second_root is None else second_root]
@@ -95,13 +92,13 @@ def _destination(output: str | None, files: list[str]) -> str:
     if output is not None:
         return output
     if STREAM in files:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "an output file name is required if the input is standard input", param_hint="--output"
         )
     # The query of a URL, which may contain a signature, is not used in the name.
     name = "-".join(Path(redacted(file).removesuffix("?***")).name for file in files) + ".html"
     if Path(name).exists() and not Path(name).read_bytes().startswith(report.MARK):
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{name} exists and is not a page of this command; choose another name", param_hint="--output"
         )
     return name

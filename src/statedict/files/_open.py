@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
-from ._system import READ, pread, preadv
+from ._system import READ, path_in_url, pread, preadv
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
@@ -154,7 +154,8 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 # `https://host/file`; fsspec allows chains: `simplecache::s3://bucket/file`.
-BEGINS = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://")
+# One letter is a drive of Windows (`C://folder`).
+BEGINS = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]+://")
 LINK = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^/?#\s'\"]*@)?(?P<path>[^?\s'\"]*)(?P<query>\?[^\s'\"]*)?")
 HIDDEN = "***"
 
@@ -173,7 +174,9 @@ def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
     if not is_url(path):
         return path
     parts = urlsplit(os.fspath(path))
-    return unquote(parts.path) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        return None
+    return path_in_url(unquote(parts.path))
 
 
 def redacted(text: str) -> str:

@@ -60,6 +60,11 @@ FLUSH = _flags("O_RDWR" if MUST_CLOSE else "O_RDONLY")
 DIRECTORY = _flags("O_RDONLY", "O_DIRECTORY") if hasattr(os, "O_DIRECTORY") else None
 
 
+def path_in_url(path: str) -> str:
+    """Return the local path for the path of a `file://` URL: on Windows, `C:/a` for `/C:/a`."""
+    return path[1:] if MUST_CLOSE and path[2:3] == ":" else path
+
+
 # Reading and writing at an offset
 
 # Where these calls have to move the descriptor's position, threads take turns.

@@ -15,6 +15,8 @@ from statedict import formats
 from statedict.cli import main
 from statedict.errors import ChecksumError, FormatError
 
+pytest.importorskip("transformers")
+
 RANKS = 2
 COLUMNS = ("wq", "wk", "wv", "w1", "w3", "output")
 ROWS = ("wo", "w2")

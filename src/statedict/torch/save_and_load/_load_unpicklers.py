@@ -26,6 +26,7 @@ import torch
 import torch._weights_only_unpickler as theirs
 from torch.serialization import StorageType
 
+from ..tensors._storages import unvalidated
 from ._load_policy import Refused
 
 Identify = Callable[[Any], Any]
@@ -209,7 +210,7 @@ def _reduce(u: Restricted) -> None:
 def _watched(made_by: Any, made: Any) -> Any:
     """Return the object; sparse tensors are also registered for validation at the end of the load."""
     if made_by in torch._tensor_classes and "sparse" in made_by.__module__:
-        torch._utils._sparse_tensors_to_validate.append(made)
+        unvalidated().append(made)
     return made
 
 

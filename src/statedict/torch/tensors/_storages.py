@@ -65,13 +65,20 @@ def has_memory(typed_storage: Any) -> bool:
     return bool(typed_storage._data_ptr() != 0)
 
 
+def unvalidated() -> list[torch.Tensor]:
+    """Return PyTorch's list of the sparse tensors that the present load must validate: since 2.15, one for each thread."""
+    own: Any = getattr(torch._utils, "_get_sparse_tensors_to_validate", None)
+    found: list[torch.Tensor] = own() if own else torch._utils._sparse_tensors_to_validate
+    return found
+
+
 @contextmanager
 def sparse_validated() -> Iterator[None]:
     """Validate the sparse tensors that are loaded in this context: indices outside the shape reach other memory.
 
     PyTorch validates them only if that is enabled; here that setting matters only for tensors without elements.
     """
-    waiting = torch._utils._sparse_tensors_to_validate
+    waiting = unvalidated()
     try:
         yield
         filled = not any(tensor.is_meta for tensor in waiting) and not torch.serialization._serialization_tls.skip_data
