@@ -88,7 +88,12 @@ if not _typing.TYPE_CHECKING:  # a type checker would accept any name
     def __getattr__(name: str) -> _typing.Any:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        package = _import_module(f"{__name__}.{_LAZY[name]}")
+        try:
+            package = _import_module(f"{__name__}.{_LAZY[name]}")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingDependencyError("torch", needed_for=f"statedict.{name}", extra="torch") from error
         return package if name == _LAZY[name] else getattr(package, name)
 
 

@@ -52,6 +52,11 @@ def test_what_a_file_may_hold_instead(groups):
 
 
 def test_what_elements_are_called():
-    """The elements of a model are parameters, those of an optimizer are not."""
-    assert noun(survey(trained(named=True)).values) == "element"
-    assert noun(survey(StateDict({"w": np.ones(1), "step": 1})).values) == "parameter"
+    """The elements of a model are parameters, those of an optimizer or a random generator are not."""
+    for state, word in (
+        (trained(named=True), "element"),
+        (StateDict({"state": np.ones(624, np.uint32), "pos": 1}), "element"),
+        (StateDict({"w": np.ones(1), "step": 1}), "parameter"),
+    ):
+        found = survey(state)
+        assert noun(found.tensors, found.values) == word

@@ -103,6 +103,8 @@ def test_a_policy_prunes_and_the_newest_stays(tmp_path):
         assert (manager.latest.step, manager.best("loss").step) == (5, 1)
         assert manager.best("loss", mode="max").step == 0
         assert manager.best("accuracy") is None
+        with pytest.raises(ValueError, match='mode must be "min" or "max", not \'lowest\''):
+            manager.best("loss", mode="lowest")
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

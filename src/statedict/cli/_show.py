@@ -169,7 +169,7 @@ def summary(root: Fact) -> Iterator[str]:
     totals = [count(len(facts), "tensor")]
     if facts:
         nbytes = f"{size(sum(map(own_bytes, facts)))}: {_listed(root['dtypes'])}"
-        totals += [count(sum(map(own_elements, facts)), noun(root["values"])), nbytes]
+        totals += [count(sum(map(own_elements, facts)), noun(facts, root["values"])), nbytes]
     yield ", ".join(totals)
     if len(root["parts"]) > 1:
         yield f"by part: {_listed(root['parts'])}"

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 from statedict.files import File, Folder
-from statedict.state import Leaf, check_reach
+from statedict.state import Leaf, arguments, check_reach
 
 from ..errors import FormatError, PluginError, SaveError, StateDictError, UnknownFormatError
 from ._format import Format, close_with, function
@@ -36,7 +36,7 @@ class Plugin(NamedTuple):
         with self.blamed("cannot be loaded"):
             found = self.entry.load()
         if not isinstance(found, Format):
-            raise PluginError(self.label, f"provides a {type(found).__name__}, not a statedict.formats.Format")
+            raise PluginError(self.label, f"provides {arguments.a(found)}, not a statedict.formats.Format")
         return found
 
     @contextmanager
@@ -108,7 +108,7 @@ def _read(plugin: Plugin, row: Format, source: File | Folder, name: str, limits:
     with plugin.blamed("failed", name):
         checkpoint = function(row.read)(source, limits)
         if not isinstance(checkpoint, Checkpoint):
-            raise PluginError(plugin.label, f"returned a {type(checkpoint).__name__}, not a Checkpoint", file=name)
+            raise PluginError(plugin.label, f"returned {arguments.a(checkpoint)}, not a Checkpoint", file=name)
         for path, leaf in leaves(checkpoint.object):
             try:
                 check_reach(leaf.spec, leaf.storage)
@@ -131,7 +131,7 @@ def _write(plugin: Plugin, row: Format, obj: Any, metadata: Mapping[str, str] | 
             content = list(function(row.write)(obj, metadata))
         for item in content:
             if not isinstance(item, (bytes, Leaf)):
-                raise PluginError(plugin.label, f"returned a {type(item).__name__} as a part of the file")
+                raise PluginError(plugin.label, f"returned {arguments.a(item)} as a part of the file")
         return content
     except PluginError as error:
         raise SaveError(str(error)) from error

@@ -6,8 +6,8 @@ and the cells of all heat maps are in one block of bytes, in which each map has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from math import hypot, inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,7 +76,7 @@ def content(files: Sequence[FileContent], diff: Diff | None = None) -> tuple[Fac
         "files": [_file(file) for file in files],
         "roots": [printable(root) for root in dict.fromkeys(row.root for row in rows)],
         "root": _indices(row.root for row in rows),
-        "nouns": [noun(files[-1].roots[root].values) for root in dict.fromkeys(row.root for row in rows)],
+        "nouns": [_noun([files[-1].roots[root]]) for root in dict.fromkeys(row.root for row in rows)],
         "names": [printable(row.label) for row in rows],
         "stored": {i: printable(row.name) for i, row in enumerate(rows) if row.label != row.name},
         "columns": columns,
@@ -147,9 +147,17 @@ def _counted(file: FileContent) -> list[Any]:
     """
     models = {path: survey for path, survey in file.roots.items() if not is_optimizer(survey.values)} or file.roots
     chosen = {path: survey for path, survey in file.roots.items() if path == file.primary} or models
-    word = noun(fact for survey in chosen.values() for fact in survey.values)
     root = next(iter(chosen)) if len(chosen) == 1 < len(file.roots) else ""
-    return [sum(own_elements(fact) for survey in chosen.values() for fact in survey.tensors), word, printable(root)]
+    return [
+        sum(own_elements(fact) for survey in chosen.values() for fact in survey.tensors),
+        _noun(chosen.values()),
+        printable(root),
+    ]
+
+
+def _noun(surveys: Collection[SurveyResult]) -> str:
+    every = chain.from_iterable
+    return noun(every(survey.tensors for survey in surveys), every(survey.values for survey in surveys))
 
 
 def _others(file: FileContent) -> Iterable[Fact]:

@@ -18,9 +18,10 @@ def is_optimizer(values: Iterable[Fact]) -> bool:
     return any(str(fact["path"]).startswith(GROUPS) for fact in values)
 
 
-def noun(values: Iterable[Fact]) -> str:
-    """Return what to call the elements of a state dict: users count a model's parameters, but not an optimizer's."""
-    return "element" if is_optimizer(values) else "parameter"
+def noun(tensors: Iterable[Fact], values: Iterable[Fact]) -> str:
+    """Return what to call the elements of a state dict: parameters, unless it is of an optimizer or a random generator."""
+    has_floats = any("float" in fact["dtype"] or "complex" in fact["dtype"] for fact in tensors)
+    return "parameter" if has_floats and not is_optimizer(values) else "element"
 
 
 def parameter_labels(state: StateDict) -> dict[str, str]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
 from statedict.files import system
 
-from . import _distributed, _keep, _objects, _select, _when
+from . import _distributed, _keep, _objects, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
 from ._ranks import ranks
 from ._run import open_run
@@ -120,10 +120,10 @@ class CheckpointManager:
         found = self.checkpoints
         return found[-1] if found else None
 
-    def best(self, metric: str, mode: str = "min") -> Saved | None:
+    def best(self, metric: str, mode: Literal["min", "max"] = "min") -> Saved | None:
         """The checkpoint with the lowest (`mode="max"`: highest) value of `metric`; None if no checkpoint has it."""
         found = self.checkpoints
-        (step,) = _select.best(found, metric, 1, mode) or (None,)
+        (step,) = _keep.best(metric, 1, mode)(found) or (None,)
         return next((saved for saved in found if saved.step == step), None)
 
     def __getitem__(self, at: int | RunPolicy) -> Saved:

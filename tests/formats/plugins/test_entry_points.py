@@ -90,7 +90,7 @@ def test_a_plugin_does_not_replace_a_built_in_format(tmp_path, install):
 
 FAILURES = {
     "import": ("import a_module_that_is_missing", "cannot be loaded: ModuleNotFoundError"),
-    "value": ("FORMAT = 3", "provides a int, not a statedict.formats.Format"),
+    "value": ("FORMAT = 3", "provides an int, not a statedict.formats.Format"),
 }
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from statedict.files import Folder
-from statedict.state import Leaf, Piece, Spec, join_later, whole_box
+from statedict.state import Leaf, Piece, Spec, arguments, join_later, whole_box
 
 from ...errors import FormatError
 from .._limits import Limits
@@ -84,7 +84,7 @@ class DeepSpeedFiles(OpenCheckpoints):
         """Return the content of an open file; raise FormatError if it is not a dict."""
         content = self.checkpoints[name].object
         if not isinstance(content, dict):
-            raise FormatError(f"it contains a {type(content).__name__}, not a dict", file=self.folder.path_of(name))
+            raise FormatError(f"it contains {arguments.a(content)}, not a dict", file=self.folder.path_of(name))
         return content
 
     def checkpoint(self, tree: dict[str, Any], notes: Sequence[str], missing: Sequence[str]) -> Checkpoint:

@@ -22,6 +22,7 @@ from statedict.state import (
     Pieces,
     Read,
     Storage,
+    arguments,
     arranged,
     box_shown,
     check_bounds,
@@ -181,7 +182,7 @@ class ChunkSource:
 
 
 def _shown(value: object) -> str:
-    return f"{value.spec.dtype} {list(value.spec.shape)}" if isinstance(value, Leaf) else f"a {type(value).__name__}"
+    return f"{value.spec.dtype} {list(value.spec.shape)}" if isinstance(value, Leaf) else arguments.a(value)
 
 
 _TOKENS = count()

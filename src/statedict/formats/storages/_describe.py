@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statedict.state import DType, Leaf
+from statedict.state import DType, Leaf, arguments
 
 LONGEST = 200
 
@@ -21,7 +21,7 @@ def shown(value: object) -> str:
         return repr(value[:LONGEST])  # type: ignore[index]
     if value is None or type(value) in (int, float, bool, DType):
         return repr(value)
-    return f"a {type(value).__name__}"
+    return arguments.a(value)
 
 
 def step_of(key: object) -> str:

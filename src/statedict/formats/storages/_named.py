@@ -26,7 +26,7 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
     Raises SaveError, which lists the first few problems, if a value is not a strided tensor, or is unfit.
     """
     if not isinstance(obj, Mapping):
-        raise SaveError(f"{format} stores a mapping of names to tensors, not a {type(obj).__name__}")
+        raise SaveError(f"{format} stores a mapping of names to tensors, not {arguments.a(obj)}")
     problems: list[str] = []
     leaves: dict[str, Leaf] = {}
     for name, value in raw_values(obj).items():

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import FormatError
+from .._arguments import a
 from ..regions._parts import Parts
 from ..tensors._absent import Absent
 from ..tensors._leaf import Leaf
@@ -179,7 +180,7 @@ def _remade(old: Any, mapped: Mapped) -> Any:
     try:
         return type(old)(map(mapped, map(id, old)))
     except TypeError as error:
-        raise _unhashable(f"a {type(old).__name__}", error) from None
+        raise _unhashable(a(old), error) from None
 
 
 def _unhashable(where: str, error: TypeError) -> FormatError:
@@ -221,7 +222,7 @@ def _fill_mapping(new: Any, old: Any, mapped: Mapped) -> None:
     try:
         new.update(zip(keys, map(mapped, map(id, values.values()))))
     except TypeError as error:
-        raise _unhashable(f"a {type(old).__name__}", error) from None
+        raise _unhashable(a(old), error) from None
     metadata = getattr(old, "_metadata", None)
     if metadata is not None:
         new._metadata = mapped(id(metadata))
