@@ -91,7 +91,8 @@ REASONS = [
     ({"a.w": (2,)}, {"a.w": (2,)}, {"a.w": "a.w"}, reasons.SAME_NAME, True),
     ({"module.a.w": (2,)}, {"a.w": (2,)}, {"module.a.w": "a.w"}, reasons.UNWRAPPED, True),
     ({"a.w": (2,)}, {"a.w": (3,)}, {"a.w": "a.w"}, reasons.OTHER_SHAPE, False),
-    ({"m.a.w": (2,), "m.b": (3,)}, {"x": (2,), "y": (3,)}, {"m.a.w": "x", "m.b": "y"}, reasons.UNIQUE, True),
+    ({"norm.w": (2,), "b": (3,)}, {"ln": (2,), "bias": (3,)}, {"norm.w": "ln", "b": "bias"}, reasons.UNIQUE, True),
+    ({"m.a.w": (2,)}, {"x": (2,)}, {"m.a.w": "x"}, reasons.LEFT_OVER, False),
     ({"query": (2,), "key": (2,)}, {"k": (2,), "q": (2,)}, {"query": "q", "key": "k"}, reasons.SIMILAR, True),
     ({"x": (2,), "y": (2,)}, {"p": (2,), "r": (2,)}, {"x": "p", "y": "r"}, reasons.ORDER, False),
     (
@@ -103,10 +104,17 @@ REASONS = [
     ),
     (
         {"h": {"0": BLOCK, "1": BLOCK}},
-        {"layers": {"1": BLOCK, "2": BLOCK}},
-        {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        {"layers": {"0": BLOCK, "1": BLOCK}},
+        {f"h.{i}.{name}": f"layers.{i}.{name}" for i in range(2) for name in BLOCK},
         reasons.NUMBERED,
         True,
+    ),
+    (
+        {"h": {"0": BLOCK, "1": BLOCK}},
+        {"layers": {"1": BLOCK, "2": BLOCK}},
+        {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        reasons.CONTRARY,
+        False,
     ),
     (
         {"up": {"0": {"w": (5, 5)}, "1": BLOCK, "2": BLOCK}},
