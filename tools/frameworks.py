@@ -3,9 +3,9 @@
     python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
-an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME). Every test that passes on stock PyTorch and does not pass on this
-engine is run once more, both ways, and printed if the difference remains; the exit code is then 1. Child processes of a
-test use the engine too.
+an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME). Every
+test that passes on stock PyTorch and does not pass on this engine is run once more, both ways, and printed if the
+difference remains; the exit code is then 1. Child processes of a test use the engine too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
 this engine. A test without any says nothing about it.
@@ -72,7 +72,8 @@ SUITES = {
     ),
     "peft": Suite(
         "src", ".", ("tests/test_custom_models.py", "tests/test_low_level_api.py"),
-        "(save_ or load_m or loading or state_dict or mapping) and not (fsdp or merging_adapters or modules_to_save or inject)",
+        "(save_ or load_m or loading or state_dict or mapping) and not "
+        "(fsdp or merging_adapters or modules_to_save or inject)",
     ),
     "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy and not ddp and not strategy"),
     "ignite": Suite(".", ".", ("tests/ignite/handlers/test_checkpoint.py", "tests/ignite/handlers/test_ema_handler.py")),
