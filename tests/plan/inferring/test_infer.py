@@ -117,9 +117,10 @@ REASONS = [
         False,
     ),
     (
-        {"up": {"0": {"w": (5, 5)}, "1": BLOCK, "2": BLOCK}},
-        {"ups": {"0": BLOCK, "1": BLOCK, "2": {"w": (5, 5)}}},
-        {f"up.{i}.{name}": f"ups.{2 - i}.{name}" for i in (1, 2) for name in BLOCK} | {"up.0.w": "ups.2.w"},
+        {"up": {"0": {"norm.weight": (5, 5)}, "1": BLOCK, "2": BLOCK}},
+        {"ups": {"0": BLOCK, "1": BLOCK, "2": {"norm.weight": (5, 5)}}},
+        {f"up.{i}.{name}": f"ups.{2 - i}.{name}" for i in (1, 2) for name in BLOCK}
+        | {"up.0.norm.weight": "ups.2.norm.weight"},
         reasons.REVERSED,
         True,
     ),
@@ -170,9 +171,9 @@ def test_each_step_has_its_reason(source, target, pairs, reason, certain):
 
 
 CONVERSIONS = [
-    ({"x.w": (4, 3)}, {"y.w": (3, 4)}, "x.w -> y.w | transpose", True),
-    ({"x.w": (4, 3, 1, 1)}, {"y.w": (4, 3)}, "x.w -> y.w | reshape 4 3", True),
-    ({"x.w": (3, 4, 5)}, {"y.w": (5, 3, 4)}, "x.w -> y.w | permute 2 0 1", True),
+    ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
+    ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
+    ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},
         {"b": {"q": {"w": (2, 3)}, "k": {"w": (2, 3)}, "v": {"w": (2, 3)}}},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from statedict.state import parents
 
@@ -33,8 +33,8 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pai
     for pair in pairs:
         for both in product(*map(_above, pair)):
             below.setdefault(both, []).append(pair)
-    for layers, moved in _equal_layers(partners[0], sides):
-        wrong |= set(_differing(layers, moved, below))
+    for layers, ordered in _equal_layers(partners[0], sides):
+        wrong |= set(_differing(layers, ordered, below))
     return wrong
 
 
@@ -77,8 +77,8 @@ def _crossed(pair: Pair) -> bool:
     return one != other
 
 
-def _equal_layers(partners: _Partners, sides: tuple[Shapes, Shapes]) -> Iterator[tuple[list[Pair], set[Pair]]]:
-    """Return the equal modules beside each other with their partners, and those of them whose order is another one."""
+def _equal_layers(partners: _Partners, sides: tuple[Shapes, Shapes]) -> Iterator[tuple[list[Pair], bool]]:
+    """Return the equal modules beside each other with their partners, and whether the numbers of both agree."""
     ours, theirs = map(_families, sides)
     found: dict[Pair, list[Pair]] = {}
     for one, others in partners.items():
@@ -86,20 +86,16 @@ def _equal_layers(partners: _Partners, sides: tuple[Shapes, Shapes]) -> Iterator
             if _family(one) in ours and _family(other) in theirs:
                 found.setdefault((_family(one), _family(other)), []).append((one, other))
     for (family, other), some in found.items():
-        yield some, _moved(some, ours[family], theirs[other])
+        yield some, _ordered(some, ours[family], theirs[other])
 
 
-def _moved(layers: list[Pair], ours: set[int], theirs: set[int]) -> set[Pair]:
-    """Return the pairs with different numbers, or, if the numbers of both sides differ, all pairs that may be others.
-
-    If more modules are numbered from 0 on one side, their order is enough.
-    """
-    places = [(numbers(one)[-1], numbers(other)[-1]) for one, other in layers]
+def _ordered(layers: list[Pair], ours: set[int], theirs: set[int]) -> bool:
+    """Whether the modules have equal numbers, or the same order, if both sides number them from 0 and one side has more."""
+    places = sorted((numbers(one)[-1], numbers(other)[-1]) for one, other in layers)
     if ours == theirs:
-        return {both for both, (one, other) in zip(layers, places) if one != other}
+        return all(one == other for one, other in places)
     whole = len(ours) != len(theirs) and all(some == {*range(len(some))} for some in (ours, theirs))
-    ordered = [other for _, other in sorted(places)] == sorted(other for _, other in places)
-    return set() if whole and ordered else set(layers)
+    return whole and all(one[1] <= other[1] for one, other in pairwise(places))
 
 
 def _families(shapes: Shapes) -> dict[str, set[int]]:
@@ -123,16 +119,16 @@ def _family(path: str) -> str:
     return f"{head}.{pattern(last)}"
 
 
-def _differing(layers: list[Pair], moved: set[Pair], below: Mapping[Pair, Sequence[Pair]]) -> Iterator[Pair]:
-    """Return the pairs in layers that are moved, and those that are not matched as in the other layers."""
+def _differing(layers: list[Pair], ordered: bool, below: Mapping[Pair, Sequence[Pair]]) -> Iterator[Pair]:
+    """Return the pairs in layers that are not matched as in the other layers; all if these are in another order."""
     roles: dict[tuple[int, str], set[str]] = {}
     inside = []
     for both in layers:
         for pair in below[both]:
             old, new = (name[len(path) :] for name, path in zip(pair, both))
-            inside.append((pair, old, new, both in moved))
+            inside.append((pair, old, new))
             roles.setdefault((0, old), set()).add(new)
             roles.setdefault((1, new), set()).add(old)
-    for pair, old, new, out in inside:
-        if out or len(roles[0, old]) > 1 or len(roles[1, new]) > 1:
+    for pair, old, new in inside:
+        if not ordered or len(roles[0, old]) > 1 or len(roles[1, new]) > 1:
             yield pair

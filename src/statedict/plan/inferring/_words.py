@@ -77,11 +77,13 @@ def shared(one: Iterable[str], other: Iterable[str]) -> bool:
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether the last distinctive parts of two paths have a word in common, and not each another word.
+    """Whether one path ends with the other, or their last distinctive parts have a word in common, and not each another one.
 
     >>> agree("embed.pos", "wpe"), agree("cls_token", "mask_token"), agree("pooler.dense", "lm.dense")
     (True, False, False)
     """
+    if f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}"):
+        return True
     ours, theirs = map(_last_said, (one, other))
     extra = [[a for a in said if not shared([a], others)] for said, others in ((ours, theirs), (theirs, ours))]
     return shared(ours, theirs) and not all(extra)
