@@ -3,9 +3,9 @@
     python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
-an installed version on the path). Tests run offline. Every test that passes on stock PyTorch and does not pass on this
-engine is run once more, both ways, and printed if the difference remains; the exit code is then 1. Child processes of a
-test use the engine too.
+an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME). Every
+test that passes on stock PyTorch and does not pass on this engine is run once more, both ways, and printed if the
+difference remains; the exit code is then 1. Child processes of a test use the engine too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
 this engine. A test without any says nothing about it.
@@ -51,6 +51,12 @@ FAMILIES = (
     "gpt_neox", "hubert", "llama", "mamba", "mistral", "mixtral", "opt", "phi", "qwen2", "resnet", "roberta", "swin", "t5",
     "vit", "wav2vec2", "whisper", "xlnet",
 )  # fmt: skip
+PIPELINES = (
+    *("ddim", "ddpm", "dit", "latent_diffusion", "consistency_models"), "stable_diffusion/test_stable_diffusion.py",
+    "stable_diffusion_xl/test_stable_diffusion_xl.py", "latent_consistency_models/test_latent_consistency_models.py",
+    "stable_diffusion_3/test_pipeline_stable_diffusion_3.py", "flux/test_pipeline_flux.py", "pixart_alpha", "pixart_sigma",
+    "controlnet/test_controlnet.py", "aura_flow", "latte",
+)  # fmt: skip
 AUTOENCODERS = ("autoencoder_kl", "autoencoder_tiny", "vq", "asymmetric_autoencoder_kl")
 STATE = "save or load or state_dict or checkpoint or tied or tie_"
 NOT_STATE = (
@@ -65,22 +71,24 @@ SUITES = {
                      "tests/test_utils.py", "tests/test_state_checkpointing.py"),
     ),
     "peft": Suite(
-        "src", ".", ("tests/test_custom_models.py", "tests/test_low_level_api.py", "tests/test_trainable_tokens.py"),
-        "(save_ or load_m or loading or state_dict or mapping) and not (fsdp or merging_adapters or modules_to_save)",
+        "src", ".", ("tests/test_custom_models.py", "tests/test_low_level_api.py"),
+        "(save_ or load_m or loading or state_dict or mapping) and not "
+        "(fsdp or merging_adapters or modules_to_save or inject)",
     ),
-    "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",)),
+    "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy and not ddp and not strategy"),
     "ignite": Suite(".", ".", ("tests/ignite/handlers/test_checkpoint.py", "tests/ignite/handlers/test_ema_handler.py")),
     "transformers": Suite(
         "src", ".", (*(f"tests/models/{name}/test_modeling_{name}.py" for name in FAMILIES),
                      "tests/utils/test_modeling_utils.py"), f"({STATE}) and not ({NOT_STATE})",
     ),
     "diffusers": Suite(
-        "src", ".", (*(f"tests/pipelines/{name}" for name in ("ddim", "ddpm", "dit")),
+        "src", ".", (*(f"tests/pipelines/{name}" for name in PIPELINES),
                      *(f"tests/models/unets/test_models_unet_{name}.py" for name in ("1d", "2d", "2d_condition")),
                      *(f"tests/models/autoencoders/test_models_{name}.py" for name in AUTOENCODERS),
                      "tests/models/transformers/test_models_transformer_flux.py",
                      "tests/models/transformers/test_models_transformer_sd3.py", "tests/others/test_ema.py"),
-        "(save or load or sharded or variant or ema) and not (offload or compile or SingleFile or Hub or Integration)",
+        "(save or load or sharded or variant or ema) and not (offload or compile or SingleFile or Hub or Integration or "
+        "LoRA or IPAdapter or float16 or Slow or Nightly)",
     ),
 }  # fmt: skip
 

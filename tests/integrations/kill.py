@@ -28,6 +28,15 @@ from statedict import CheckpointManager
 PATIENCE = 120.0
 
 
+def saves_of(training):
+    """The class and the name of the method with which a training saves."""
+    if training is TRAININGS["plugin"]:
+        from statedict.integrations.lightning import StateDictCheckpointIO
+
+        return StateDictCheckpointIO, "save_checkpoint"
+    return CheckpointManager, "save"
+
+
 def start(training, directory):
     """Begin a life; return its process and the pipe on which it says `s` for a save, `d` when that is durable, and
     its end."""
@@ -36,14 +45,15 @@ def start(training, directory):
     if process:
         os.close(say)
         return process, hear
-    save = CheckpointManager.save
+    owner, name = saves_of(training)
+    save = getattr(owner, name)
 
     def told(*args, **kwargs):
         os.write(say, b"s")
         save(*args, **kwargs)
         os.write(say, b"d")
 
-    CheckpointManager.save = told
+    setattr(owner, name, told)
     code = 1
     try:
         end = json.dumps(training(directory))

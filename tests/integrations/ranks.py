@@ -1,16 +1,21 @@
 """Trains on several gloo ranks: forked from a process that has imported everything, so that a rank costs no import.
 
 `python -m tests.integrations.ranks DIRECTORY NAME:KIND[:STEP] …`: each is a training of two ranks in DIRECTORY/NAME that
-resumes what is there. KIND: `ddp`, `fsdp`, or `stalls` (DDP, see Stalls). With a STEP it ends after this step. What each
-rank ends with is printed as JSON, a line for each training. Exit code 1 where a rank failed.
+resumes what is there. KIND: `ddp`, `fsdp`, or `stalls` (DDP, see Stalls). With a STEP it ends after this step; with a STEP
+and `!`, SIGKILL ends rank 1 in the middle of the save of this step. What each rank ends with is printed as JSON, a line for
+each training that is not killed. Exit code 1 where a rank failed.
 """
 
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1"}
@@ -43,7 +48,7 @@ class Stalls(ResumableLoader):
         super().load_state_dict(state)
 
 
-def train(kind, directory, end):
+def train(kind, directory, end, kill_at):
     """A loop as on the page about integrations. Each rank has its own order, augmentation and dropout."""
     torch.manual_seed(3)
     model = network()
@@ -56,9 +61,10 @@ def train(kind, directory, end):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     sampler = DistributedSampler(range(24), shuffle=True)
     loader, seen = (Stalls if kind == "stalls" else ResumableLoader)(DataLoader(Points(), 2, sampler=sampler)), []
-    with CheckpointManager(directory, keep=last(2)) as manager:
+    with CheckpointManager(directory, keep=last(2), timeout=timedelta(seconds=15)) as manager:
         resumed = manager.resume(model=model, optimizer=optimizer, loader=loader)
         step, epoch = (resumed.step, resumed.values["epoch"]) if resumed else (0, 0)
+        took = 0.05
         for number in range(epoch, 3):
             sampler.set_epoch(number)
             for batch in loader:
@@ -68,7 +74,12 @@ def train(kind, directory, end):
                 seen.append(batch.tolist())
                 step += 1
                 if step % 4 == 0:
+                    if step == kill_at and dist.get_rank() == 1:
+                        delay = random.SystemRandom().uniform(0, took)
+                        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                    began = time.perf_counter()
                     manager.save(step, epoch=number, model=model, optimizer=optimizer, loader=loader)
+                    took = time.perf_counter() - began
                 if step == end:
                     return None
     tensors = [*model.parameters(), *(each["exp_avg_sq"] for each in optimizer.state.values())]
@@ -79,30 +90,32 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def rank_of(number, kind, directory, end, folder):
+def rank_of(number, kind, directory, end, kill_at, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=number, world_size=SIZE)
-    (folder / str(number)).write_text(json.dumps(train(kind, directory, end)))
+    (folder / str(number)).write_text(json.dumps(train(kind, directory, end, kill_at)))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def run(kind, directory, end):
-    """One training; return what each rank ends with, or None if one failed."""
+def run(kind, directory, end=None, kill_at=None):
+    """One training; return what each rank ends with, or None if rank 1 was killed as it should be."""
     with tempfile.TemporaryDirectory() as name:
         folder, children = Path(name), []
         for number in range(SIZE):
             child = os.fork()
             if not child:
                 try:
-                    rank_of(number, kind, directory, end, folder)
+                    rank_of(number, kind, directory, end, kill_at, folder)
                     os._exit(0)
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)
             children.append(child)
         statuses = [os.waitpid(child, 0)[1] for child in children]
-        if any(statuses):
+        if kill_at and statuses[1] == signal.SIGKILL:
             return None
+        if any(statuses):
+            raise RuntimeError(f"the ranks ended with {statuses}")
         return [json.loads((folder / str(number)).read_text()) for number in range(SIZE)]
 
 
@@ -113,11 +126,11 @@ def main(directory, *trainings):
         manager.save(0, loader=loader)
         manager.resume(loader=loader)
     for training in trainings:
-        name, kind, *end = training.split(":")
-        ends = run(kind, Path(directory, name), int(end[0]) if end else None)
-        if ends is None:
-            return 1
-        print(json.dumps(ends), flush=True)
+        name, kind, *at = training.split(":")
+        limit = {"kill_at" if at[0].endswith("!") else "end": int(at[0].rstrip("!"))} if at else {}
+        ends = run(kind, Path(directory, name), **limit)
+        if ends is not None:
+            print(json.dumps(ends), flush=True)
     return 0
 
 

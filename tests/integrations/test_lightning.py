@@ -54,7 +54,7 @@ def test_plugin_with_model_checkpoint(tmp_path):
     """ModelCheckpoint saves through the plugin, and `ckpt_path` resumes from what it saved."""
     whole = lightning(tmp_path, plugin=True)
     assert {path.suffix for path in tmp_path.iterdir()} == {".ckpt"}
-    assert lightning(tmp_path, plugin=True) == whole == [18, 3]
+    assert lightning(tmp_path, plugin=True) == whole
     assert torch.load(tmp_path / "last.ckpt", weights_only=False)["global_step"] == 18
 
 

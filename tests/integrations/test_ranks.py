@@ -42,6 +42,15 @@ def test_fsdp_resumes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_killed_and_resumed(tmp_path, kind):
+    """If SIGKILL ends one rank in the middle of a save, twice, the resumed training ends with the same bits."""
+    kills = (f"parts:{kind}:{step}!" for step in (8, 12))
+    whole, resumed = ends(tmp_path, f"whole:{kind}", *kills, f"parts:{kind}")
+    assert resumed == whole
+
+
+@pytest.mark.slow
 def test_the_page_on_two_ranks(tmp_path):
     """The page's loop, started with torchrun, saves the same bits again after it has lost its last checkpoint."""
     page = (ROOT / "docs/how-to/integrations.md").read_text()

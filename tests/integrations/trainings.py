@@ -83,7 +83,10 @@ def loop(directory):
 
 
 def lightning(directory, plugin=False, by_epoch=False, **options):
-    """Lightning with the callback, or with its own ModelCheckpoint over the plugin."""
+    """Lightning with the callback, or with its own ModelCheckpoint over the plugin.
+
+    Lightning's own checkpoints have no random state, so with these each epoch begins with a seed.
+    """
     import lightning.pytorch as pl
 
     from statedict.integrations.lightning import StateDictCheckpoint, StateDictCheckpointIO
@@ -99,6 +102,11 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
         def training_step(self, batch, index):
             self.seen.add(batch.sum())
             return (self.network(batch) - batch).square().mean()
+
+        def on_train_epoch_start(self):
+            if plugin:
+                torch.manual_seed(self.current_epoch)
+                random.seed(self.current_epoch)
 
         def validation_step(self, batch, index):
             self.log("val_loss", (self.network(batch) - batch).square().mean())
@@ -128,9 +136,14 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(accelerator="cpu", callbacks=[callback], **{"max_epochs": 3, **quiet, **options})
         trainer.fit(module, DataLoader(Points(), 4, shuffle=True), DataLoader(Points(), 12), ckpt_path=path)
-    if plugin:  # Lightning's own checkpoints have no random state
-        return [*outcome(module, trainer.optimizers[0])[:0], trainer.global_step, trainer.current_epoch]
+    if plugin:
+        seed()
     return outcome(module, trainer.optimizers[0], trainer.global_step, trainer.current_epoch, module.seen.total)
+
+
+def plugin(directory):
+    """Lightning's ModelCheckpoint over the plugin."""
+    return lightning(directory, plugin=True)
 
 
 def transformers(directory, trainer=None, **options):
@@ -280,4 +293,6 @@ def torchtitan(directory):
     return [*found, [each.last_epoch for each in trainer.schedulers]]
 
 
-TRAININGS = {function.__name__: function for function in (loop, lightning, transformers, accelerate, torchtitan)}
+TRAININGS = {
+    function.__name__: function for function in (loop, lightning, plugin, transformers, accelerate, torchtitan)
+}

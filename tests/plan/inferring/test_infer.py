@@ -91,7 +91,8 @@ REASONS = [
     ({"a.w": (2,)}, {"a.w": (2,)}, {"a.w": "a.w"}, reasons.SAME_NAME, True),
     ({"module.a.w": (2,)}, {"a.w": (2,)}, {"module.a.w": "a.w"}, reasons.UNWRAPPED, True),
     ({"a.w": (2,)}, {"a.w": (3,)}, {"a.w": "a.w"}, reasons.OTHER_SHAPE, False),
-    ({"m.a.w": (2,), "m.b": (3,)}, {"x": (2,), "y": (3,)}, {"m.a.w": "x", "m.b": "y"}, reasons.UNIQUE, True),
+    ({"norm.w": (2,), "b": (3,)}, {"ln": (2,), "bias": (3,)}, {"norm.w": "ln", "b": "bias"}, reasons.UNIQUE, True),
+    ({"m.a.w": (2,)}, {"x": (2,)}, {"m.a.w": "x"}, reasons.LEFT_OVER, False),
     ({"query": (2,), "key": (2,)}, {"k": (2,), "q": (2,)}, {"query": "q", "key": "k"}, reasons.SIMILAR, True),
     ({"x": (2,), "y": (2,)}, {"p": (2,), "r": (2,)}, {"x": "p", "y": "r"}, reasons.ORDER, False),
     (
@@ -103,15 +104,23 @@ REASONS = [
     ),
     (
         {"h": {"0": BLOCK, "1": BLOCK}},
-        {"layers": {"1": BLOCK, "2": BLOCK}},
-        {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        {"layers": {"0": BLOCK, "1": BLOCK}},
+        {f"h.{i}.{name}": f"layers.{i}.{name}" for i in range(2) for name in BLOCK},
         reasons.NUMBERED,
         True,
     ),
     (
-        {"up": {"0": {"w": (5, 5)}, "1": BLOCK, "2": BLOCK}},
-        {"ups": {"0": BLOCK, "1": BLOCK, "2": {"w": (5, 5)}}},
-        {f"up.{i}.{name}": f"ups.{2 - i}.{name}" for i in (1, 2) for name in BLOCK} | {"up.0.w": "ups.2.w"},
+        {"h": {"0": BLOCK, "1": BLOCK}},
+        {"layers": {"1": BLOCK, "2": BLOCK}},
+        {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        reasons.CONTRARY,
+        False,
+    ),
+    (
+        {"up": {"0": {"norm.weight": (5, 5)}, "1": BLOCK, "2": BLOCK}},
+        {"ups": {"0": BLOCK, "1": BLOCK, "2": {"norm.weight": (5, 5)}}},
+        {f"up.{i}.{name}": f"ups.{2 - i}.{name}" for i in (1, 2) for name in BLOCK}
+        | {"up.0.norm.weight": "ups.2.norm.weight"},
         reasons.REVERSED,
         True,
     ),
@@ -162,9 +171,9 @@ def test_each_step_has_its_reason(source, target, pairs, reason, certain):
 
 
 CONVERSIONS = [
-    ({"x.w": (4, 3)}, {"y.w": (3, 4)}, "x.w -> y.w | transpose", True),
-    ({"x.w": (4, 3, 1, 1)}, {"y.w": (4, 3)}, "x.w -> y.w | reshape 4 3", True),
-    ({"x.w": (3, 4, 5)}, {"y.w": (5, 3, 4)}, "x.w -> y.w | permute 2 0 1", True),
+    ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
+    ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
+    ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},
         {"b": {"q": {"w": (2, 3)}, "k": {"w": (2, 3)}, "v": {"w": (2, 3)}}},

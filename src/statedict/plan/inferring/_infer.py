@@ -16,11 +16,12 @@ from ..names._parts import WeightPart, notes_on_parts, parts_of
 from ..names._wrappers import bare, pair
 from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
+from ._consistent import contradicted
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
 from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, numbers, pattern
 from ._operations import operation
-from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TOWERS, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
+from ._reasons import CONTRARY, NOT_TURNED, OTHER_SHAPE, SAME_NAME, TOWERS, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
 from ._square import squares
 from ._towers import towers, untold
@@ -140,12 +141,18 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     doubtful = [uneven(side, names) for side, names in zip(sides, (rivals, left[1]))]
     pairs = [(old, new) for match in matches for old in match.sources for new in match.targets]
     equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
+    certain = [
+        (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
+    ]
+    contrary = contradicted(certain, sides)
 
     def doubted(match: Matched) -> Matched:
         if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):
             return match
         if any(not some.isdisjoint(parents(name)) for some, names in zip(equal, match[:2]) for name in names):
             return match._replace(reason=TOWERS)
+        if (match.sources[0], match.targets[0]) in contrary:
+            return match._replace(reason=CONTRARY)
         ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
         certain = ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1])
         return match if certain else match._replace(reason=UNEVEN)

@@ -21,9 +21,9 @@ from ._classes import LAYER, Context, NodePair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, nodes
 from ._operations import operation
-from ._reasons import LAST, LEFT_OVER, NUMBERED, RESHAPED, REVERSED, UNEVEN, UNIQUE, Reason
+from ._reasons import LAST, LEFT_OVER, NUMBERED, RESHAPED, REVERSED, SIMILAR, UNEVEN, UNIQUE, Reason
 from ._uneven import told_apart
-from ._words import shared, words
+from ._words import agree, distinctive, words
 
 
 class Matched(NamedTuple):
@@ -54,14 +54,17 @@ class Matcher:
         self._transposed = transposed
         self._known: dict[tuple[Entries, Entries], list[Matched]] = {}
 
-    def __call__(self, source: Entries, target: Entries) -> list[Matched]:
-        """Return the matches between the tensors of two modules, with names relative to these modules."""
+    def __call__(self, source: Entries, target: Entries, whole: bool = True) -> list[Matched]:
+        """Return the matches between the tensors of two modules, with names relative to these modules.
+
+        `whole` says that these are all tensors, of which either side may have more.
+        """
         key = (source, target)
         if key not in self._known:
-            self._known[key] = self._found(source, target)
+            self._known[key] = self._found(source, target, whole)
         return self._known[key]
 
-    def _found(self, source: Entries, target: Entries) -> list[Matched]:
+    def _found(self, source: Entries, target: Entries, whole: bool) -> list[Matched]:
         matches: list[Matched] = []
         left, right = source, target
         while parts := joined(*(front := _Front(nodes(left), nodes(right), self._transposed)).left_over):
@@ -69,7 +72,7 @@ class Matcher:
             left = _without(left, (name for one in found for name in one.sources))
             right = _without(right, (name for one in found for name in one.targets))
             matches += found
-        pairs = front.pairs((told_apart(source, left), told_apart(target, right)))
+        pairs = front.pairs((told_apart(source, left), told_apart(target, right)), whole)
         return matches + [
             match.below(pair.source.path, pair.target.path, pair.reason)
             for pair in pairs
@@ -79,9 +82,9 @@ class Matcher:
     def _inside(self, pair: NodePair) -> list[Matched]:
         source, target = pair.source, pair.target
         if not source.is_tensor and not target.is_tensor:
-            return self(source.entries, target.entries)
+            return self(source.entries, target.entries, whole=False)
         how, exact = operation(source.entries[0].shape, target.entries[0].shape)
-        reason = pair.reason if exact or not pair.reason.certain else RESHAPED
+        reason = pair.reason if exact else RESHAPED
         return [Matched(("",), ("",), how, reason)]
 
 
@@ -145,7 +148,7 @@ class _Front:
         both = [*self.classes, self.left_over]
         return [[node for pair in both for node in pair[side]] for side in (0, 1)]
 
-    def pairs(self, doubtful: tuple[set[str], set[str]]) -> list[NodePair]:
+    def pairs(self, doubtful: tuple[set[str], set[str]], whole: bool) -> list[NodePair]:
         """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names.
 
         In the modules `doubtful` of the two sides, only names make a pair certain.
@@ -170,9 +173,8 @@ class _Front:
             waiting = later
         named = list(_by_words(*self.left_over, context))
         done = {id(node) for pair in named for node in (pair.source, pair.target)}
-        if any(id(node) not in done for side in self.left_over for node in side):
-            pairs = [_doubted(pair) for pair in pairs]
-        return pairs + named
+        left = any(id(node) not in done for side in self.left_over for node in side)
+        return [_doubted(pair) for pair in pairs + named] if whole or left else pairs + named
 
 
 def _told_by_name(pair: NodePair, doubtful: tuple[set[str], set[str]]) -> NodePair:
@@ -187,9 +189,10 @@ def _without(entries: Entries, names: Iterable[str]) -> Entries:
 
 
 def _doubted(pair: NodePair) -> NodePair:
-    """If tensors remain, a single layer is certain only if the names have a word in common."""
-    alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= LAYER
-    if alone and not shared(words(pair.source.path), words(pair.target.path)):
+    """Doubt a single layer whose names do not agree: tensors may be missing, and others may have the same shapes."""
+    alone = pair.reason in (UNIQUE, LAST, SIMILAR) and len(pair.source.entries) <= LAYER
+    said = distinctive(words(f"{pair.source.path}.{pair.target.path}"))
+    if alone and said and not agree(pair.source.path, pair.target.path):
         return pair._replace(reason=LEFT_OVER)
     return pair
 

@@ -38,10 +38,14 @@ _CODE = "check how the code of both models uses them, or compare the outputs of 
 ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
 CONFLICT = Reason("equal shapes: the order and the names disagree, matched by the order", _CODE)
 MORE = Reason("equal shapes, similar names, but there are more of these shapes on one side", _CODE)
-LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are unmatched", _CODE)
+LEFT_OVER = Reason("the only ones with these shapes, but their names do not agree, and others may be missing", _CODE)
 SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")
 UNEVEN = Reason(
     "equal shapes, but in layers of which only some have a counterpart for every tensor", "check which layers to load"
+)
+CONTRARY = Reason(
+    "equal shapes, but the numbers of layers or the other matches in these modules do not agree",
+    "check which modules correspond: some may be missing, or their numbers may begin elsewhere",
 )
 TOWERS = Reason("in one of several equal modules whose names do not say which", "check which module is which")
 RESHAPED = Reason(

@@ -65,7 +65,29 @@ def alike(one: str, other: str) -> float:
     return 0.0
 
 
+def distinctive(said: Iterable[str]) -> list[str]:
+    """Return the words that say more than that something is a tensor or a module."""
+    return [word for word in said if _SYNONYMS.get(word, word) not in GENERIC]
+
+
 def shared(one: Iterable[str], other: Iterable[str]) -> bool:
-    """Whether two names have a word in common that says more than that something is a tensor or a module."""
-    others = [word for word in other if word not in GENERIC]
-    return any(alike(word, b) >= 0.6 for word in one if word not in GENERIC for b in others)
+    """Whether two names have a distinctive word in common."""
+    others = distinctive(other)
+    return any(alike(a, b) >= 0.6 for a in distinctive(one) for b in others)
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether one path ends with the other, or their last distinctive parts have a word in common, and not each another one.
+
+    >>> agree("embed.pos", "wpe"), agree("cls_token", "mask_token"), agree("pooler.dense", "lm.dense")
+    (True, False, False)
+    """
+    if f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}"):
+        return True
+    ours, theirs = map(_last_said, (one, other))
+    extra = [[a for a in said if not shared([a], others)] for said, others in ((ours, theirs), (theirs, ours))]
+    return shared(ours, theirs) and not all(extra)
+
+
+def _last_said(path: str) -> list[str]:
+    return next(filter(None, (distinctive(words(part)) for part in reversed(path.split(".")))), [])
