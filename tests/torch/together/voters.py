@@ -16,11 +16,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
@@ -33,6 +35,8 @@ from statedict.torch.modules import _read_into
 
 # Generous: a rank that waits for one that is gone would wait for 30 minutes.
 LIMIT = 60
+# Bytes of a message that is more than the system takes before it is received.
+LARGE = 1 << 25
 
 
 def succeed(rank: int, _: str) -> Any:
@@ -74,6 +78,33 @@ def killed_at(rank: int, instant: str) -> Any:
         distributed_c10d.send = counting(distributed_c10d.send)
         distributed_c10d.recv = counting(distributed_c10d.recv)
     return attempt(lambda: vote(None, rank))
+
+
+def halfway(rank: int, instant: str) -> Any:
+    """One rank ends in the middle of a large message that it sends or receives: half of its memory is not there."""
+    victim, way, sender = instant.split(".")
+
+    def ending(act: Callable[..., Any]) -> Callable[..., Any]:
+        def end(tensor: torch.Tensor, **options: Any) -> Any:
+            if tensor.numel() < LARGE:
+                return act(tensor, **options)
+            with tempfile.NamedTemporaryFile() as file:
+                memory = np.memmap(file.name, dtype=np.uint8, mode="w+", shape=tensor.numel())
+                os.truncate(file.name, LARGE // 4)
+                # It ends when the system refuses the second half: here, or in gloo's thread.
+                peer = next(options[name] for name in ("group_dst", "group_src") if name in options)
+                begun = (dist.isend if way == "send" else dist.irecv)(torch.from_numpy(memory), peer)
+                with suppress(RuntimeError):
+                    while begun is not None:
+                        dist.irecv(torch.empty(1), peer, tag=1)
+                        time.sleep(0.01)
+                die()
+
+        return end
+
+    if rank == int(victim):
+        setattr(distributed_c10d, way, ending(getattr(distributed_c10d, way)))
+    return attempt(lambda: [each[0] for each in vote(None, (rank, bytes(LARGE if rank == int(sender) else 1)))])
 
 
 def killed_after(rank: int, instant: str) -> Any:
@@ -210,7 +241,21 @@ def die_after(microseconds: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, max(1, microseconds) / 1e6)
 
 
-SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint, load, rows)}
+SCENARIOS = {
+    each.__name__: each
+    for each in (
+        succeed,
+        fail,
+        some,
+        alone,
+        killed_at,
+        killed_after,
+        halfway,
+        joint,
+        load,
+        rows,
+    )
+}
 
 
 def answers(size: int, act: Callable[[int], Any]) -> list[Any]:

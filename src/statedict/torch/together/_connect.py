@@ -11,22 +11,22 @@ time limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
-from threading import Thread
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
 
-from ._vote import ENDED
+from ._vote import ENDED, late
+from ._within import within
 
-T = TypeVar("T")
 # How much later than the others a rank may report that its time limit has passed.
 SLACK = timedelta(seconds=5)
+# Longer than any message takes: when a limit of gloo passes, it closes all connections of the rank that has waited. As long
+# as gloo, which counts milliseconds in 32 bits, allows.
+FOREVER = timedelta(days=20)
 
 
 def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.ProcessGroup | None, dict[int, str]]:
@@ -51,11 +51,6 @@ def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.Proces
     return group, lost
 
 
-def late(timeout: timedelta) -> str:
-    """The reason why a rank is lost that the others have waited for."""
-    return f"it has not answered within {timeout.total_seconds():g} s"
-
-
 def silent_store(timeout: timedelta) -> dict[int, str]:
     """The lost ranks if the job's store does not answer: rank 0, whose process usually has it."""
     reason = (
@@ -65,28 +60,13 @@ def silent_store(timeout: timedelta) -> dict[int, str]:
     return {0: reason}
 
 
-def within(limit: timedelta, act: Callable[[], T]) -> T:
-    """Return what `act` returns, or raise what it raises; TimeoutError if it takes longer (its thread goes on)."""
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(act())
-        except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
-            result.set_exception(error)
-
-    try:
-        Thread(target=run, name="statedict-store", daemon=True).start()
-    except RuntimeError:
-        run()  # the system refuses more threads: ask in this one, without a time limit
-    return result.result(max(limit.total_seconds(), 0))
-
-
 def _made(timeout: timedelta) -> tuple[dist.ProcessGroup | None, str]:
     """The group, or why this rank cannot make it."""
     try:
         # Gloo's own limit is for each step, so that a rank which connects to one that has ended can take longer.
-        return within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout)), ""
+        group = within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout))
+        _set_pg_timeout(FOREVER, group)
+        return group, ""
     except (RuntimeError, TimeoutError) as error:
         return None, f"it cannot connect to the other ranks: {str(error) or late(timeout)}"
 
