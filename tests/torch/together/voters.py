@@ -25,7 +25,6 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed import distributed_c10d
 from torch.distributed.tensor import distribute_tensor
 
 import statedict
@@ -67,16 +66,16 @@ def killed_at(rank: int, instant: str) -> Any:
 
     def counting(act: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
-            if not left[0]:
-                die()
-            left[0] -= 1
+            if "tag" not in options:
+                if not left[0]:
+                    die()
+                left[0] -= 1
             return act(*args, **options)
 
         return counted
 
     if rank == victim:
-        distributed_c10d.send = counting(distributed_c10d.send)
-        distributed_c10d.recv = counting(distributed_c10d.recv)
+        dist.isend, dist.irecv = counting(dist.isend), counting(dist.irecv)
     return attempt(lambda: vote(None, rank))
 
 
@@ -84,27 +83,28 @@ def halfway(rank: int, instant: str) -> Any:
     """One rank ends in the middle of a large message that it sends or receives: half of its memory is not there."""
     victim, way, sender = instant.split(".")
 
-    def ending(act: Callable[..., Any]) -> Callable[..., Any]:
-        def end(tensor: torch.Tensor, **options: Any) -> Any:
-            if tensor.numel() < LARGE:
-                return act(tensor, **options)
-            with tempfile.NamedTemporaryFile() as file:
-                memory = np.memmap(file.name, dtype=np.uint8, mode="w+", shape=tensor.numel())
-                os.truncate(file.name, LARGE // 4)
-                # It ends when the system refuses the second half: here, or in gloo's thread.
-                peer = next(options[name] for name in ("group_dst", "group_src") if name in options)
-                begun = (dist.isend if way == "send" else dist.irecv)(torch.from_numpy(memory), peer)
-                with suppress(RuntimeError):
-                    while begun is not None:
-                        dist.irecv(torch.empty(1), peer, tag=1)
-                        time.sleep(0.01)
-                die()
+    transfers = {"send": dist.isend, "recv": dist.irecv}
 
-        return end
+    def ending(tensor: torch.Tensor, peer: int, group: Any) -> Any:
+        if tensor.numel() < LARGE:
+            return transfers[way](tensor, peer, group)
+        with tempfile.NamedTemporaryFile() as file:
+            memory = np.memmap(file.name, dtype=np.uint8, mode="w+", shape=tensor.numel())
+            os.truncate(file.name, LARGE // 4)
+            # The system refuses the second half: here, or in gloo's thread, which then closes the connection.
+            with suppress(RuntimeError):
+                begun = transfers[way](torch.from_numpy(memory), peer, group)
+                while begun is not None:
+                    transfers["recv"](torch.empty(1), peer, group, tag=1)
+                    time.sleep(0.01)
+            die()
 
     if rank == int(victim):
-        setattr(distributed_c10d, way, ending(getattr(distributed_c10d, way)))
-    return attempt(lambda: [each[0] for each in vote(None, (rank, bytes(LARGE if rank == int(sender) else 1)))])
+        setattr(dist, f"i{way}", ending)
+    told = attempt(lambda: [each[0] for each in vote(None, (rank, bytes(LARGE if rank == int(sender) else 1)))])
+    if rank == int(victim):
+        time.sleep(LIMIT)
+    return told
 
 
 def killed_after(rank: int, instant: str) -> Any:

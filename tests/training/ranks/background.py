@@ -154,6 +154,8 @@ def hangs(victim, size, directory):
         told = failures(manager)
         if rank == (victim + 1) % size:
             os.kill(processes[victim], signal.SIGCONT)
+        # So the rank that was stopped still finds the connections of the others.
+        dist.barrier()
     return {"told": told, "steps": list(manager)}
 
 

@@ -17,16 +17,13 @@ from time import monotonic
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
+from torch.distributed.distributed_c10d import PrefixStore
 
-from ._vote import ENDED, late
+from ._mail import ENDED, late
 from ._within import within
 
 # How much later than the others a rank may report that its time limit has passed.
 SLACK = timedelta(seconds=5)
-# Longer than any message takes: when a limit of gloo passes, it closes all connections of the rank that has waited. As long
-# as gloo, which counts milliseconds in 32 bits, allows.
-FOREVER = timedelta(days=20)
 
 
 def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.ProcessGroup | None, dict[int, str]]:
@@ -64,9 +61,7 @@ def _made(timeout: timedelta) -> tuple[dist.ProcessGroup | None, str]:
     """The group, or why this rank cannot make it."""
     try:
         # Gloo's own limit is for each step, so that a rank which connects to one that has ended can take longer.
-        group = within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout))
-        _set_pg_timeout(FOREVER, group)
-        return group, ""
+        return within(timeout + SLACK, partial(dist.new_group, backend="gloo", timeout=timeout)), ""
     except (RuntimeError, TimeoutError) as error:
         return None, f"it cannot connect to the other ranks: {str(error) or late(timeout)}"
 

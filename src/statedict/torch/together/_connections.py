@@ -21,7 +21,8 @@ import torch.distributed as dist
 from statedict.errors import RankError, SaveError
 
 from ._connect import connected
-from ._vote import Decide, Mail, all_ranks, vote
+from ._mail import Mail
+from ._vote import Decide, all_ranks, vote
 
 SHUT_DOWN = (
     "torch.distributed was shut down before this save had ended: wait for it with the manager's wait() or close() before "

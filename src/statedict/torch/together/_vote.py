@@ -17,19 +17,13 @@ the leader that it has found out before, and the result names the rank. They nam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from datetime import timedelta
-from functools import partial
-from math import inf
-from time import monotonic
 from typing import Any, NamedTuple
 
-import torch
 import torch.distributed as dist
 
 from statedict.errors import RankError
 
-from ._within import LOOK, awaited, started
+from ._mail import ENDED, Mail
 
 # Returns a reply to each rank, from the payloads of all.
 Decide = Callable[[list[Any]], Sequence[Any]]
@@ -38,8 +32,6 @@ Decide = Callable[[list[Any]], Sequence[Any]]
 # and then waits one limit for the ballots and half of one for the deputy. The deputy waits for those that ask it as much
 # longer as they may have come later than it did.
 BALLOTS, RESULT, ANSWER, LATER = 1.0, 3.0, 0.5, 1.5
-# The tag of a message that is never sent.
-NEVER = 0x57A7ED1C
 
 
 class Ballot(NamedTuple):
@@ -49,87 +41,7 @@ class Ballot(NamedTuple):
     payload: Any = None
 
 
-ENDED = "its process has ended, or its connection was lost"
 GONE = Ballot(ENDED)
-
-
-def late(limit: timedelta) -> str:
-    """The reason why a rank is lost that the others have waited for."""
-    return f"it has not answered within {limit.total_seconds():g} s"
-
-
-class Mail:
-    """Messages between ranks, over one process group (None: the default one).
-
-    Each message is sent or received in a thread. So a message that takes too long can be given up without gloo's own time
-    limit, which closes all connections of the rank that has waited; and a connection that is closed is noticed: gloo forgets
-    to tell those who are in the middle of a message, but refuses to receive another one.
-
-    `limit`: how long this rank waits for another one; None: as long as the process group does.
-
-    Attributes:
-        lost: the ranks whose process has ended, or whose message did not come in time, each with the reason.
-    """
-
-    def __init__(self, group: dist.ProcessGroup | None = None, limit: timedelta | None = None) -> None:
-        self.lost: dict[int, str] = {}
-        self._group = group
-        self._seconds = inf if limit is None else limit.total_seconds()
-        self._late = ENDED if limit is None else late(limit)
-
-    def until(self, limits: float) -> float:
-        """The time of `monotonic` when so many time limits have passed."""
-        return monotonic() + limits * self._seconds
-
-    def send(self, rank: int, message: Any, until: float) -> bool:
-        """Send a message; return whether the other process has received it."""
-        return self.has_sent(rank, self.start(rank, message), until)
-
-    def start(self, rank: int, message: Any) -> Future[None]:
-        """Begin to send a message."""
-        return self._started(partial(dist.send_object_list, [message], dst=rank, group=self._group))
-
-    def has_sent(self, rank: int, sending: Future[None], until: float) -> bool:
-        """Wait for the end of `start`, unless the rank is lost; return whether the message was received."""
-        return rank not in self.lost and self._succeeds(rank, sending, until)
-
-    def receive(self, rank: int, until: float) -> Any:
-        """Return the next message of a rank; None if it is lost."""
-        box: list[Any] = [None]
-        if rank not in self.lost:
-            receiving = self._started(partial(dist.recv_object_list, box, src=rank, group=self._group))
-            if self._succeeds(rank, receiving, until):
-                return box[0]
-            # Whatever still comes is not the answer to a later question.
-            self.lost.setdefault(rank, self._late)
-        return None
-
-    def gone(self, rank: int) -> Ballot:
-        """The ballot of a rank that is lost."""
-        return Ballot(self.lost.get(rank, self._late))
-
-    def is_loss(self, error: str | None) -> bool:
-        """Whether the error on a ballot says that the rank is lost."""
-        return error in (ENDED, self._late)
-
-    def _started(self, act: Callable[[], Any]) -> Future[Any]:
-        # NCCL's calls depend on the thread.
-        return started(act, in_thread="cpu:gloo" in dist.get_backend_config(self._group))
-
-    def _succeeds(self, rank: int, transfer: Future[Any], until: float) -> bool:
-        """Wait for a message. One that is there is taken even if the time is over."""
-        try:
-            awaited(transfer, max(until, monotonic() + LOOK), partial(self._require_connection, rank))
-        except TimeoutError:
-            return False
-        except RuntimeError:
-            self.lost.setdefault(rank, ENDED)
-            return False
-        return True
-
-    def _require_connection(self, rank: int) -> None:
-        """Raise RuntimeError if gloo has closed the connection to a rank."""
-        dist.irecv(torch.empty(1, dtype=torch.uint8), rank, self._group, tag=NEVER)
 
 
 def vote(
@@ -219,13 +131,13 @@ def ballots_of_all(
 
 def _lead(ballot: Ballot, members: Sequence[int], mail: Mail, decision: Decision | None) -> list[Ballot]:
     until = mail.until(BALLOTS)
-    ballots = [ballot, *(mail.receive(rank, until) or mail.gone(rank) for rank in members[1:])]
+    ballots = [ballot, *(mail.receive(rank, until) or _gone(mail, rank) for rank in members[1:])]
     if decision is not None:
         ballots = decision.replies(ballots)
     until = mail.until(ANSWER)
     if len(members) > 1 and not (mail.send(members[1], ballots, until) and mail.receive(members[1], until)):
         # Nobody else knows the result yet, so it may still change.
-        ballots[1] = mail.gone(members[1])
+        ballots[1] = _gone(mail, members[1])
     results = [ballots if decision is None else _only(ballots, number) for number in range(len(members))]
     sending = [(rank, mail.start(rank, result)) for rank, result in zip(members[2:], results[2:])]
     for rank, each in sending:
@@ -243,9 +155,9 @@ def _deputise(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot
     if ballots is not None and ballots[1].error == ballot.error:
         mail.send(members[0], True, mail.until(ANSWER))
     until = mail.until(LATER if ballots is None else ANSWER)
-    asked = [mail.receive(rank, until) or mail.gone(rank) for rank in members[2:]]
+    asked = [mail.receive(rank, until) or _gone(mail, rank) for rank in members[2:]]
     if ballots is None:
-        ballots = [mail.gone(members[0]), ballot, *asked]
+        ballots = [_gone(mail, members[0]), ballot, *asked]
     asking = [rank for rank, request in zip(members[2:], asked) if rank not in mail.lost and request != _INFORMED]
     sending = [(rank, mail.start(rank, ballots)) for rank in asking]
     until = mail.until(ANSWER)
@@ -260,7 +172,11 @@ def _follow(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
         ballots = _result(ballot, members[1], mail)
     elif not mail.is_loss(ballots[1].error):
         mail.send(members[1], _INFORMED, mail.until(ANSWER))
-    return ballots or [mail.gone(rank) if rank in members[:2] else Ballot(None) for rank in members]
+    return ballots or [_gone(mail, rank) if rank in members[:2] else Ballot(None) for rank in members]
+
+
+def _gone(mail: Mail, rank: int) -> Ballot:
+    return Ballot(mail.reason(rank))
 
 
 def _result(ballot: Ballot, rank: int, mail: Mail) -> list[Ballot] | None:
