@@ -1,8 +1,8 @@
 """Messages between ranks, with a time limit, and without two faults of gloo.
 
 Gloo's own time limit is of no use: when it passes, gloo closes all connections of the rank that has waited. And when a
-process ends, gloo tells those who wait for a message from it to begin, but not those who are in the middle of one, to or from
-it, and they would wait for the time limit. But gloo refuses to begin another message then. So each message is sent or
+process ends, gloo tells those who wait for a message from it to begin, but not those who are in the middle of one, to or
+from it, and they would wait for the time limit. But gloo refuses to begin another message then. So each message is sent or
 received in a thread, and who waits for it begins another one every second.
 """
 
