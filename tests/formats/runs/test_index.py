@@ -63,9 +63,9 @@ def test_each_save_has_a_name_of_its_own():
 
 
 class Changing:
-    """A folder, and the file in it, which changes while it is read, so many times."""
+    """A folder, and the file in it, which changes while it is opened or read, so many times."""
 
-    name, size = "s3://bucket/run/.run", 1 << 10
+    name, size = ".run", 1 << 10
 
     def __init__(self, changes):
         self.left = changes
@@ -73,7 +73,12 @@ class Changing:
     def refresh(self):
         self.left -= 1
 
+    def path_of(self, name):
+        return f"s3://bucket/run/{name}"
+
     def file(self, name):
+        if self.left >= ATTEMPTS // 2:
+            raise FileChangedError(self.name, "another ETag")
         return self
 
     def read(self, start, stop):

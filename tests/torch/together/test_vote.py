@@ -78,6 +78,14 @@ def test_a_rank_that_ends_in_the_middle_of_a_message_is_noticed():
 
 
 @pytest.mark.slow
+def test_a_rank_that_is_stopped_during_a_vote_is_named():
+    """Though the others have waited for the first rank, and it has voted: before the result came, or was acknowledged."""
+    for each in answers("stopped_at:3:1.2", "stopped_at:3:1.4"):
+        told = [failed("rank 1 failed: it has not answered within 5 s")] * 2
+        assert each == [told, None, told]
+
+
+@pytest.mark.slow
 def test_a_rank_votes_whatever_happens_in_a_joint_load():
     """An error, an interrupt or an early end inside the block is a vote, so that no rank waits."""
     raised, interrupted, left = answers("joint:3:raise", "joint:3:interrupt", "joint:3:leave")

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch.distributed.tensor import distribute_tensor
 
 import statedict
 from statedict.state import Read, raw_values
-from statedict.torch import Joint, vote
+from statedict.torch import Joint, RankConnections, vote
 from statedict.torch.modules import _read_into
 
 # Generous: a rank that waits for one that is gone would wait for 30 minutes.
@@ -62,21 +63,44 @@ def alone(rank: int, _: str) -> Any:
 def killed_at(rank: int, instant: str) -> Any:
     """One rank is killed before its n-th transfer; an object is two of them, its length and its bytes."""
     victim, number = map(int, instant.split("."))
+    if rank == victim:
+        signalled_at(number, signal.SIGKILL)
+    return attempt(lambda: vote(None, rank))
+
+
+def stopped_at(rank: int, instant: str) -> Any:
+    """The same with connections for saves, and a rank that is stopped; what it answers when it goes on is of no interest."""
+    victim, number = map(int, instant.split("."))
+    processes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(processes, os.getpid())
+    connections = RankConnections(timedelta(seconds=5))
+    if rank == victim:
+        signalled_at(number, signal.SIGSTOP)
+    told = attempt(lambda: connections.agree(None, rank)), attempt(lambda: connections.agree(None, rank))
+    # The others need these connections until they know.
+    store = dist.distributed_c10d._get_default_store()
+    store.add("told", 1)
+    while store.add("told", 0) < len(processes) - 1:
+        time.sleep(0.01)
+    os.kill(processes[victim], signal.SIGKILL)
+    return told
+
+
+def signalled_at(number: int, which: signal.Signals) -> None:
+    """Send this process a signal before its n-th transfer."""
     left = [number]
 
     def counting(act: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
             if "tag" not in options:
                 if not left[0]:
-                    die()
+                    os.kill(os.getpid(), which)
                 left[0] -= 1
             return act(*args, **options)
 
         return counted
 
-    if rank == victim:
-        dist.isend, dist.irecv = counting(dist.isend), counting(dist.irecv)
-    return attempt(lambda: vote(None, rank))
+    dist.isend, dist.irecv = counting(dist.isend), counting(dist.irecv)
 
 
 def halfway(rank: int, instant: str) -> Any:
@@ -243,18 +267,7 @@ def die_after(microseconds: int) -> None:
 
 SCENARIOS = {
     each.__name__: each
-    for each in (
-        succeed,
-        fail,
-        some,
-        alone,
-        killed_at,
-        killed_after,
-        halfway,
-        joint,
-        load,
-        rows,
-    )
+    for each in (succeed, fail, some, alone, killed_at, stopped_at, halfway, killed_after, joint, load, rows)
 }
 
 

@@ -49,11 +49,11 @@ def test_a_save_in_the_background_that_fails_on_one_rank_fails_on_all(tmp_path):
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path):
     """Also by itself, once it runs again, if it is not the first; later saves fail at once; the older checkpoint stays."""
-    cases = [(1, 2), (3, 4), (1, 4), (0, 3)]
+    cases = [(1, 2), (3, 4), (0, 3)]
     jobs = [started(tmp_path / f"{victim}-{size}", f"hangs:{victim}:{size}") for victim, size in cases]
     for (victim, size), job in zip(cases, jobs):
         (answers,) = answers_of(job)
-        expected = {"told": [f"RankError: rank {victim} failed: it has not answered within 4 s"] * 2, "steps": [1]}
+        expected = {"told": [f"RankError: rank {victim} failed: it has not answered within 6 s"] * 2, "steps": [1]}
         assert (answers if victim else answers[1:]) == [expected] * (size if victim else size - 1)
 
 

@@ -92,10 +92,10 @@ def read_index(folder: Folder) -> RunIndex:
     """
     for _ in range(ATTEMPTS):
         folder.refresh()
-        file = folder.file(INDEX)
         with suppress(FileChangedError):
+            file = folder.file(INDEX)
             return parse_index(file.read(0, min(file.size, LARGEST)), file.name)
-    raise always_changed(file.name)
+    raise always_changed(folder.path_of(INDEX))
 
 
 def always_changed(file: str) -> FileChangedError:
