@@ -90,10 +90,8 @@ class Mail:
 
     @property
     def _device(self) -> torch.device:
-        accelerator = (
-            None if "cpu:" in dist.get_backend_config(self._group) else torch.accelerator.current_accelerator()
-        )
-        return accelerator or torch.device("cpu")
+        has_cpu = "cpu:" in dist.get_backend_config(self._group)
+        return (None if has_cpu else torch.accelerator.current_accelerator()) or torch.device("cpu")
 
     def _send(self, rank: int, message: Any) -> None:
         data = torch.frombuffer(bytearray(pickle.dumps(message)), dtype=torch.uint8)
@@ -112,7 +110,7 @@ class Mail:
         transfer.wait() if self._seconds == inf else transfer.wait(FOREVER)
 
     def _succeeds(self, rank: int, transfer: Future[Any], until: float) -> bool:
-        """Wait for a message. One that is there is taken even if the time is over."""
+        """Wait for a message, for a second even if the time is over: one that is there is taken."""
         try:
             awaited(transfer, max(until, monotonic() + LOOK), partial(self._require_connection, rank))
         except TimeoutError:

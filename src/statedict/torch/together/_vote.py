@@ -32,6 +32,8 @@ Decide = Callable[[list[Any]], Sequence[Any]]
 # and then waits one limit for the ballots and half of one for the deputy. The deputy waits for those that ask it as much
 # longer as they may have come later than it did.
 BALLOTS, RESULT, ANSWER, LATER = 1.0, 3.0, 0.5, 1.5
+# A time of `monotonic` that has passed: a message is waited for as little as possible.
+NOW = 0.0
 
 
 class Ballot(NamedTuple):
@@ -171,7 +173,8 @@ def _follow(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
     if ballots is None:
         ballots = _result(ballot, members[1], mail)
     elif not mail.is_loss(ballots[1].error):
-        mail.send(members[1], _INFORMED, mail.until(ANSWER))
+        # The deputy may have waited long enough.
+        mail.send(members[1], _INFORMED, NOW)
     return ballots or [_gone(mail, rank) if rank in members[:2] else Ballot(None) for rank in members]
 
 
