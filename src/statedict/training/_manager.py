@@ -53,7 +53,8 @@ class CheckpointManager:
         random: save and restore the state of the random generators of Python, NumPy and torch.
         on_sigterm: on SIGTERM, finish the running save before the process ends.
         timeout: how long a rank waits for the others in a save: longer than the slowest takes to write, and `after_save`.
-            A process that has ended is detected at once; one that hangs, or ends in the first save, after this time.
+            A process that has ended is detected within seconds; one that hangs, or ends in the first save, after this
+            time, and rank 0 after three times as long.
         limits: resource limits for reading a checkpoint, if the defaults are too low.
 
     A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes

@@ -2,8 +2,9 @@
 
 import pytest
 
-from statedict.errors import FormatError
+from statedict.errors import FileChangedError, FormatError
 from statedict.formats.runs import NewerVersionError, RunIndex, is_unique_name, own_steps, parse_index, unique_name
+from statedict.formats.runs._index import ATTEMPTS, read_index
 from statedict.formats.runs._manifest import seal
 
 INDEX = RunIndex({3: unique_name(3), 20: "step-0000000020"}, frozenset({3}), "process 5 on host", "00ff", 7)
@@ -30,9 +31,9 @@ def test_every_truncation_and_every_flipped_bit_is_an_error():
     [
         (b'"3": "', b'"4": "'),
         (b'"step-0000000020"', b'"../step-0000000020"'),
-        (b'"pinned": [\n  3\n ]', b'"pinned": 3'),
+        (b'"pinned": [3]', b'"pinned": 3'),
         (b"statedict run", b"statedict checkpoint"),
-        (b'"pinned": [\n  3\n ]', b'"pinned": [Infinity]'),
+        (b'"pinned": [3]', b'"pinned": [Infinity]'),
         (b'"number": 7', b'"number": null'),
         (b'"number": 7', b'"number": 0'),
     ],
@@ -59,3 +60,37 @@ def test_each_save_has_a_name_of_its_own():
     assert own_steps([one]) == {3: one}
     assert is_unique_name(one)
     assert not is_unique_name("step-0000000003")
+
+
+class Changing:
+    """A folder, and the file in it, which changes while it is opened or read, so many times."""
+
+    name, size = ".run", 1 << 10
+
+    def __init__(self, changes):
+        self.left = changes
+
+    def refresh(self):
+        self.left -= 1
+
+    def path_of(self, name):
+        return f"s3://bucket/run/{name}"
+
+    def file(self, name):
+        if self.left >= ATTEMPTS // 2:
+            raise FileChangedError(self.name, "another ETag")
+        return self
+
+    def read(self, start, stop):
+        if self.left >= 0:
+            raise FileChangedError(self.name, "another ETag")
+        return INDEX.dump()
+
+
+def test_an_index_that_changes_while_it_is_read_is_read_again():
+    """So often that another process must be at fault, or the store."""
+    assert read_index(Changing(ATTEMPTS - 1)) == INDEX
+    with pytest.raises(
+        FileChangedError, match="100 attempts: another process changes the run all the time, or the store"
+    ):
+        read_index(Changing(ATTEMPTS))

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from statedict.torch.together._connect import connected, within
+from statedict.torch.together._connect import connected
 
 
 class SilentStore:
@@ -44,17 +44,3 @@ def test_a_store_that_does_not_answer_is_reported_after_the_time_limit():
     store.released.set()
     assert (group, list(lost)) == (None, [0])
     assert "the store of torch.distributed has not answered within 0.02 s" in lost[0]
-
-
-@pytest.mark.parametrize("threads", [True, False])
-def test_within_returns_or_raises_what_the_function_does(threads, monkeypatch):
-    """In the thread that waits, also if the system refuses more threads."""
-
-    def refused(self):
-        raise RuntimeError("can't start new thread")
-
-    if not threads:
-        monkeypatch.setattr(threading.Thread, "start", refused)
-    assert within(timedelta(seconds=60), lambda: 3) == 3
-    with pytest.raises(ZeroDivisionError):
-        within(timedelta(seconds=60), lambda: 1 / 0)

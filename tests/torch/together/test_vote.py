@@ -67,6 +67,25 @@ def test_the_survivors_agree_whenever_a_rank_is_killed():
 
 
 @pytest.mark.slow
+def test_a_rank_that_ends_in_the_middle_of_a_message_is_noticed():
+    """Gloo forgets to tell those who are sending or receiving the rest of it, and they would wait for the time limit."""
+    asked = [(1, "recv", 0), (2, "send", 2), (0, "send", 1), (2, "recv", 0)]
+    told = answers(*(f"halfway:4:{victim}.{way}.{sender}" for victim, way, sender in asked))
+    for (victim, way, sender), each in zip(asked, told):
+        # The last one has voted before.
+        outcome = [0, 1, 2, 3] if (victim, way) == (2, "recv") else failed(f"rank {victim} failed: {GONE}")
+        assert each == [None if rank == victim else outcome for rank in range(4)], (victim, way, sender)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_during_a_vote_is_named():
+    """Though the others have waited for the first rank, and it has voted: before the result came, or was acknowledged."""
+    for each in answers("stopped_at:3:1.2", "stopped_at:3:1.4"):
+        told = [failed("rank 1 failed: it has not answered within 5 s")] * 2
+        assert each == [told, None, told]
+
+
+@pytest.mark.slow
 def test_a_rank_votes_whatever_happens_in_a_joint_load():
     """An error, an interrupt or an early end inside the block is a vote, so that no rank waits."""
     raised, interrupted, left = answers("joint:3:raise", "joint:3:interrupt", "joint:3:leave")

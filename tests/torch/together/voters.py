@@ -16,23 +16,27 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed import distributed_c10d
 from torch.distributed.tensor import distribute_tensor
 
 import statedict
 from statedict.state import Read, raw_values
-from statedict.torch import Joint, vote
+from statedict.torch import Joint, RankConnections, vote
 from statedict.torch.modules import _read_into
 
 # Generous: a rank that waits for one that is gone would wait for 30 minutes.
 LIMIT = 60
+# Bytes of a message that is more than the system takes before it is received.
+LARGE = 1 << 25
 
 
 def succeed(rank: int, _: str) -> Any:
@@ -59,21 +63,72 @@ def alone(rank: int, _: str) -> Any:
 def killed_at(rank: int, instant: str) -> Any:
     """One rank is killed before its n-th transfer; an object is two of them, its length and its bytes."""
     victim, number = map(int, instant.split("."))
+    if rank == victim:
+        signalled_at(number, signal.SIGKILL)
+    return attempt(lambda: vote(None, rank))
+
+
+def stopped_at(rank: int, instant: str) -> Any:
+    """The same with connections for saves, and a rank that is stopped; what it answers when it goes on is of no interest."""
+    victim, number = map(int, instant.split("."))
+    processes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(processes, os.getpid())
+    connections = RankConnections(timedelta(seconds=5))
+    if rank == victim:
+        signalled_at(number, signal.SIGSTOP)
+    told = attempt(lambda: connections.agree(None, rank)), attempt(lambda: connections.agree(None, rank))
+    # The others need these connections until they know.
+    store = dist.distributed_c10d._get_default_store()
+    store.add("told", 1)
+    while store.add("told", 0) < len(processes) - 1:
+        time.sleep(0.01)
+    os.kill(processes[victim], signal.SIGKILL)
+    return told
+
+
+def signalled_at(number: int, which: signal.Signals) -> None:
+    """Send this process a signal before its n-th transfer."""
     left = [number]
 
     def counting(act: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
-            if not left[0]:
-                die()
-            left[0] -= 1
+            if "tag" not in options:
+                if not left[0]:
+                    os.kill(os.getpid(), which)
+                left[0] -= 1
             return act(*args, **options)
 
         return counted
 
-    if rank == victim:
-        distributed_c10d.send = counting(distributed_c10d.send)
-        distributed_c10d.recv = counting(distributed_c10d.recv)
-    return attempt(lambda: vote(None, rank))
+    dist.isend, dist.irecv = counting(dist.isend), counting(dist.irecv)
+
+
+def halfway(rank: int, instant: str) -> Any:
+    """One rank ends in the middle of a large message that it sends or receives: half of its memory is not there."""
+    victim, way, sender = instant.split(".")
+
+    transfers = {"send": dist.isend, "recv": dist.irecv}
+
+    def ending(tensor: torch.Tensor, peer: int, group: Any) -> Any:
+        if tensor.numel() < LARGE:
+            return transfers[way](tensor, peer, group)
+        with tempfile.NamedTemporaryFile() as file:
+            memory = np.memmap(file.name, dtype=np.uint8, mode="w+", shape=tensor.numel())
+            os.truncate(file.name, LARGE // 4)
+            # The system refuses the second half: here, or in gloo's thread, which then closes the connection.
+            with suppress(RuntimeError):
+                begun = transfers[way](torch.from_numpy(memory), peer, group)
+                while begun is not None:
+                    transfers["recv"](torch.empty(1), peer, group, tag=1)
+                    time.sleep(0.01)
+            die()
+
+    if rank == int(victim):
+        setattr(dist, f"i{way}", ending)
+    told = attempt(lambda: [each[0] for each in vote(None, (rank, bytes(LARGE if rank == int(sender) else 1)))])
+    if rank == int(victim):
+        time.sleep(LIMIT)
+    return told
 
 
 def killed_after(rank: int, instant: str) -> Any:
@@ -210,7 +265,10 @@ def die_after(microseconds: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, max(1, microseconds) / 1e6)
 
 
-SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint, load, rows)}
+SCENARIOS = {
+    each.__name__: each
+    for each in (succeed, fail, some, alone, killed_at, stopped_at, halfway, killed_after, joint, load, rows)
+}
 
 
 def answers(size: int, act: Callable[[int], Any]) -> list[Any]:

@@ -137,31 +137,31 @@ def failures(manager):
     return told
 
 
-def hangs(kind, size, directory):
-    """The last rank is stopped during a save: what each rank is told, within the manager's time limit."""
-    rank = dist.get_rank()
+def hangs(victim, size, directory):
+    """A rank is stopped between two saves: what each rank is told, within the manager's time limit."""
+    rank, victim = dist.get_rank(), int(victim)
     processes = [None] * size
     dist.all_gather_object(processes, os.getpid())
-    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=10)) as manager:
+    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=6)) as manager:
         manager.save(1, counter=Counter(1))
         manager.wait()
         dist.barrier()
-        if rank == size - 1:
+        if rank == victim:
             os.kill(os.getpid(), signal.SIGSTOP)
         if size > 2 and rank == 1:
-            # So the time limit of rank 2, which waits for rank 0, passes first.
-            time.sleep(3)
+            # The time limit of rank 2, which waits for rank 0, passes first.
+            time.sleep(2)
         told = failures(manager)
-        if rank == 0:
-            os.kill(processes[-1], signal.SIGCONT)
+        if rank == (victim + 1) % size:
+            os.kill(processes[victim], signal.SIGCONT)
+        # So the rank that was stopped still finds the connections of the others.
+        dist.barrier()
     return {"told": told, "steps": list(manager)}
 
 
 def silent(kind, size, directory):
     """A killed process has left half a record in the job's store: what each rank is told, within the time limit."""
-    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=5)) as manager:
-        manager.save(1, counter=Counter(1))
-        manager.wait()
+    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=2)) as manager:
         dist.barrier()
         if dist.get_rank() == 0:
             with open(f"{directory}-0/store", "ab") as store:

@@ -15,6 +15,8 @@ import statedict
 from statedict import CheckpointManager, best, last
 from statedict.errors import (
     AfterSaveError,
+    ConflictError,
+    FileChangedError,
     FormatError,
     LockedError,
     RemoteError,
@@ -360,6 +362,32 @@ def test_a_damaged_checkpoint_is_passed_over(url):
         bucket.put(f"{place_of(url, 1).removeprefix(f'{url}/')}/{runs.MANIFEST}", b"{}")
         with pytest.raises(FormatError, match="all checkpoints are damaged"):
             CheckpointManager(url, random=False).resume(value=Value())
+
+
+class RestlessBucket:
+    """A store whose run has another index at each request, whose folders are gone by then."""
+
+    url = "s3://bucket/run"
+
+    def __init__(self):
+        self.requests = 0
+
+    def get(self, key):
+        self.requests += 1
+        if key != runs.INDEX:
+            raise FileNotFoundError(key)
+        return runs.RunIndex({1: runs.unique_name(1)}, number=self.requests).dump(), str(self.requests)
+
+    def put(self, key, data, *, if_match):
+        raise ConflictError(f"{self.url}/{key}")
+
+
+def test_a_run_that_changes_all_the_time_is_an_error():
+    """Whoever lists it, or changes it, gives up, and says so."""
+    run = _run.StoreRun("", RestlessBucket())
+    for act in (run.saved, partial(run.pin, 1)):
+        with pytest.raises(FileChangedError, match=r"run/\.run: .*during each of 100 attempts"):
+            act()
 
 
 def test_the_newest_checkpoint_is_found_in_a_list_that_is_out_of_date(url, monkeypatch):

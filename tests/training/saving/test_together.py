@@ -48,11 +48,13 @@ def test_a_save_in_the_background_that_fails_on_one_rank_fails_on_all(tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path):
-    """Also by itself, once it runs again; later saves fail at once, and the older checkpoint stays."""
-    jobs = {size: started(tmp_path / f"{size}", f"hangs:plain:{size}") for size in (2, 4)}
-    for size, job in jobs.items():
-        told = [f"RankError: rank {size - 1} failed: it has not answered within 10 s"] * 2
-        assert answers_of(job) == [[{"told": told, "steps": [1]}] * size]
+    """Also by itself, once it runs again, if it is not the first; later saves fail at once; the older checkpoint stays."""
+    cases = [(1, 2), (3, 4), (0, 3)]
+    jobs = [started(tmp_path / f"{victim}-{size}", f"hangs:{victim}:{size}") for victim, size in cases]
+    for (victim, size), job in zip(cases, jobs):
+        (answers,) = answers_of(job)
+        expected = {"told": [f"RankError: rank {victim} failed: it has not answered within 6 s"] * 2, "steps": [1]}
+        assert (answers if victim else answers[1:]) == [expected] * (size if victim else size - 1)
 
 
 @pytest.mark.slow
@@ -61,8 +63,8 @@ def test_a_store_that_never_answers_is_waited_for_no_longer_than_the_time_limit(
     (answers,) = ranks(tmp_path / "run", "silent:plain:2")
     for answer in answers:
         first, second = answer.pop("told")
-        assert first.startswith("RankError: rank 0 failed: the store of torch.distributed has not answered within 5 s")
-        assert (second, answer) == (first, {"steps": [1]})
+        assert first.startswith("RankError: rank 0 failed: the store of torch.distributed has not answered within 2 s")
+        assert (second, answer) == (first, {"steps": []})
 
 
 @pytest.mark.slow

@@ -18,7 +18,9 @@ from .._run_names import is_unique_name as is_unique_name
 from .._run_names import name_of as name_of
 from .._run_names import own_steps as own_steps
 from .._run_names import unique_name as unique_name
+from ._index import ATTEMPTS as ATTEMPTS
 from ._index import RunIndex as RunIndex
+from ._index import always_changed as always_changed
 from ._index import parse_index as parse_index
 from ._json_values import survives as survives
 from ._listing import RunStep as RunStep
@@ -34,6 +36,7 @@ from ._manifest import parse as parse
 from ._manifest import read as read
 
 __all__ = [
+    "ATTEMPTS",
     "INDEX",
     "LARGEST_STEP",
     "LOCK",
@@ -45,6 +48,7 @@ __all__ = [
     "NewerVersionError",
     "RunStep",
     "RunIndex",
+    "always_changed",
     "check_file",
     "check_step",
     "dump",

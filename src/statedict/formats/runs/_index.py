@@ -21,9 +21,11 @@ from statedict.files import Folder
 
 from ...errors import FileChangedError, FormatError
 from .._run_names import INDEX, own_steps
-from ._manifest import LARGEST, NewerVersionError, check_seal, seal
+from ._manifest import LARGEST, NewerVersionError, check_seal, lines, seal
 
 FORMAT, VERSION = "statedict run", 1
+# A run changes once in a save, and reading it takes a few requests, so the second attempt usually succeeds.
+ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class RunIndex:
             "holder": self.holder,
             "token": self.token,
         }
-        return seal(json.dumps(content, indent=1).encode().removesuffix(b"\n}"))
+        return seal(lines(content))
 
 
 def parse_index(raw: bytes, file: str) -> RunIndex:
@@ -84,12 +86,24 @@ def parse_index(raw: bytes, file: str) -> RunIndex:
 
 
 def read_index(folder: Folder) -> RunIndex:
-    """The index of an open folder, as it is now; raises FormatError if it is damaged."""
-    while True:
+    """The index of an open folder, as it is now.
+
+    Raises FormatError if it is damaged, FileChangedError if it changes each time that it is read.
+    """
+    for _ in range(ATTEMPTS):
         folder.refresh()
         with suppress(FileChangedError):
             file = folder.file(INDEX)
             return parse_index(file.read(0, min(file.size, LARGEST)), file.name)
+    raise always_changed(folder.path_of(INDEX))
+
+
+def always_changed(file: str) -> FileChangedError:
+    """The error for an index that has changed during each of the attempts to read it, or the manifests that it names."""
+    return FileChangedError(
+        file,
+        f"during each of {ATTEMPTS} attempts: another process changes the run all the time, or the store gives a wrong ETag",
+    )
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:

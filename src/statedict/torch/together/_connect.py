@@ -11,20 +11,17 @@ time limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
-from threading import Thread
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
-from ._vote import ENDED
+from ._mail import ENDED, late
+from ._within import within
 
-T = TypeVar("T")
 # How much later than the others a rank may report that its time limit has passed.
 SLACK = timedelta(seconds=5)
 
@@ -51,11 +48,6 @@ def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.Proces
     return group, lost
 
 
-def late(timeout: timedelta) -> str:
-    """The reason why a rank is lost that the others have waited for."""
-    return f"it has not answered within {timeout.total_seconds():g} s"
-
-
 def silent_store(timeout: timedelta) -> dict[int, str]:
     """The lost ranks if the job's store does not answer: rank 0, whose process usually has it."""
     reason = (
@@ -63,23 +55,6 @@ def silent_store(timeout: timedelta) -> dict[int, str]:
         "rank 0 or of the launcher; or it is a file, init_method='file://…', that a killed process has left incomplete)"
     )
     return {0: reason}
-
-
-def within(limit: timedelta, act: Callable[[], T]) -> T:
-    """Return what `act` returns, or raise what it raises; TimeoutError if it takes longer (its thread goes on)."""
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(act())
-        except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
-            result.set_exception(error)
-
-    try:
-        Thread(target=run, name="statedict-store", daemon=True).start()
-    except RuntimeError:
-        run()  # the system refuses more threads: ask in this one, without a time limit
-    return result.result(max(limit.total_seconds(), 0))
 
 
 def _made(timeout: timedelta) -> tuple[dist.ProcessGroup | None, str]:

@@ -1,15 +1,17 @@
 """The vote: every rank says whether it has succeeded and learns about all others.
 
 Theory of operation. All messages go from rank to rank. A rank whose process ends closes its connections, and a message to or
-from it fails at once (gloo; NCCL does not notice: there, a group that also has gloo, such as `cpu:gloo,cuda:nccl`, votes
-through gloo). So no rank needs a time limit of its own: a slow rank is waited for as long as the process group allows.
+from it fails (gloo; NCCL does not notice: there, a group that also has gloo, such as `cpu:gloo,cuda:nccl`, votes through
+gloo).
 
 1. Every rank sends its ballot to the first rank (the leader).
 2. The leader sends all ballots, the result, to the second rank (the deputy), which acknowledges them, and only then to the
    others. So if any rank knows the result, the deputy knows it too.
-3. Each other rank tells the deputy whether it has received the result. If it has not, because the leader's process has
-   ended, it sends its ballot instead and the deputy answers with the result, or, if there is none, with its own: the leader
-   failed.
+3. Each other rank tells the deputy whether it has received the result. If it has not, because the leader is lost, it sends
+   its ballot instead and the deputy answers with the result, or, if there is none, with its own: the leader failed.
+
+A rank that hangs is found by a time limit, and only the leader's limits decide who it is: the others wait so much longer for
+the leader that it has found out before, and the result names the rank. They name the leader only if the leader is silent.
 """
 
 from __future__ import annotations
@@ -21,8 +23,17 @@ import torch.distributed as dist
 
 from statedict.errors import RankError
 
+from ._mail import ENDED, Mail
+
 # Returns a reply to each rank, from the payloads of all.
 Decide = Callable[[list[Any]], Sequence[Any]]
+
+# How many time limits a rank waits. The leader may come to the vote one limit later than a rank that waits for its result,
+# and then waits one limit for the ballots and half of one for the deputy. The deputy waits for those that ask it as much
+# longer as they may have come later than it did.
+BALLOTS, RESULT, ANSWER, LATER = 1.0, 3.0, 0.5, 1.5
+# A time of `monotonic` that has passed: a message is waited for as little as possible.
+NOW = 0.0
 
 
 class Ballot(NamedTuple):
@@ -32,39 +43,7 @@ class Ballot(NamedTuple):
     payload: Any = None
 
 
-ENDED = "its process has ended, or its connection was lost"
 GONE = Ballot(ENDED)
-
-
-class Mail:
-    """Messages between ranks, over one process group (None: the default one).
-
-    Attributes:
-        failure: the rank to or from which the first message failed, and why; None if none has failed.
-    """
-
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self.failure: tuple[int, str] | None = None
-        self._group = group
-
-    def send(self, rank: int, message: Any) -> bool:
-        """Send a message; return whether the other process was there to receive it."""
-        try:
-            dist.send_object_list([message], dst=rank, group=self._group)
-        except RuntimeError as error:
-            self.failure = self.failure or (rank, str(error))
-            return False
-        return True
-
-    def receive(self, rank: int) -> Any:
-        """Return the next message of a rank; None if its process has ended."""
-        box: list[Any] = [None]
-        try:
-            dist.recv_object_list(box, src=rank, group=self._group)
-        except RuntimeError as error:
-            self.failure = self.failure or (rank, str(error))
-            return None
-        return box[0]
 
 
 def vote(
@@ -86,6 +65,7 @@ def vote(
 
     Not guaranteed: if the processes of the first two ranks both end during one vote, some of the others may succeed and
     others fail. If a vote is interrupted (KeyboardInterrupt), the other ranks wait until the process of that rank has ended.
+    A rank that is lost because it was late may be told that others are.
     `payload` is pickled; only the ranks of one job exchange it.
     """
     members = all_ranks() if ranks is None else sorted(ranks)
@@ -152,14 +132,18 @@ def ballots_of_all(
 
 
 def _lead(ballot: Ballot, members: Sequence[int], mail: Mail, decision: Decision | None) -> list[Ballot]:
-    ballots = [ballot, *(mail.receive(rank) or GONE for rank in members[1:])]
+    until = mail.until(BALLOTS)
+    ballots = [ballot, *(mail.receive(rank, until) or _gone(mail, rank) for rank in members[1:])]
     if decision is not None:
         ballots = decision.replies(ballots)
-    if len(members) > 1 and not (mail.send(members[1], ballots) and mail.receive(members[1])):
+    until = mail.until(ANSWER)
+    if len(members) > 1 and not (mail.send(members[1], ballots, until) and mail.receive(members[1], until)):
         # Nobody else knows the result yet, so it may still change.
-        ballots[1] = GONE
-    for number, rank in enumerate(members[2:], 2):
-        mail.send(rank, ballots if decision is None else _only(ballots, number))
+        ballots[1] = _gone(mail, members[1])
+    results = [ballots if decision is None else _only(ballots, number) for number in range(len(members))]
+    sending = [(rank, mail.start(rank, result)) for rank, result in zip(members[2:], results[2:])]
+    for rank, each in sending:
+        mail.has_sent(rank, each, until)
     return ballots
 
 
@@ -169,26 +153,41 @@ def _only(ballots: Sequence[Ballot], number: int) -> list[Ballot]:
 
 
 def _deputise(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
-    mail.send(members[0], ballot)
-    ballots: list[Ballot] | None = mail.receive(members[0])
-    if ballots is not None:
-        mail.send(members[0], True)
-    asked = [mail.receive(rank) or GONE for rank in members[2:]]
+    ballots = _result(ballot, members[0], mail)
+    if ballots is not None and ballots[1].error == ballot.error:
+        mail.send(members[0], True, mail.until(ANSWER))
+    until = mail.until(LATER if ballots is None else ANSWER)
+    asked = [mail.receive(rank, until) or _gone(mail, rank) for rank in members[2:]]
     if ballots is None:
-        ballots = [GONE, ballot, *asked]
-    for rank, request in zip(members[2:], asked):
-        if request not in (GONE, _INFORMED):
-            mail.send(rank, ballots)
+        ballots = [_gone(mail, members[0]), ballot, *asked]
+    asking = [rank for rank, request in zip(members[2:], asked) if rank not in mail.lost and request != _INFORMED]
+    sending = [(rank, mail.start(rank, ballots)) for rank in asking]
+    until = mail.until(ANSWER)
+    for rank, each in sending:
+        mail.has_sent(rank, each, until)
     return ballots
 
 
 def _follow(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
-    mail.send(members[0], ballot)
-    ballots: list[Ballot] | None = mail.receive(members[0])
-    mail.send(members[1], ballot if ballots is None else _INFORMED)
+    ballots = _result(ballot, members[0], mail)
     if ballots is None:
-        ballots = mail.receive(members[1])
-    return ballots or [GONE if rank in members[:2] else Ballot(None) for rank in members]
+        ballots = _result(ballot, members[1], mail)
+    elif not mail.is_loss(ballots[1].error):
+        # The deputy may have waited long enough.
+        mail.send(members[1], _INFORMED, NOW)
+    return ballots or [_gone(mail, rank) if rank in members[:2] else Ballot(None) for rank in members]
+
+
+def _gone(mail: Mail, rank: int) -> Ballot:
+    return Ballot(mail.reason(rank))
+
+
+def _result(ballot: Ballot, rank: int, mail: Mail) -> list[Ballot] | None:
+    """Send a ballot to the leader, or to the deputy; return the result, None if that rank is lost."""
+    until = mail.until(RESULT)
+    mail.send(rank, ballot, until)
+    found: list[Ballot] | None = mail.receive(rank, until)
+    return found
 
 
 _INFORMED = "informed"

@@ -71,7 +71,8 @@ class Resuming:
             else:
                 if not self.on_first(partial(_surely, replaced)):
                     return resumed
-            # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there.
+            # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there. Each
+            # turn means that it has completed another save while one checkpoint was loaded.
 
 
 def _surely(is_true: Callable[[], bool]) -> bool:

@@ -33,8 +33,9 @@ class StoredIndex:
 
         Does nothing if the two are equal, unless `always`. If another process changes the index meanwhile, tries again.
         After a RemoteError the change may have been made, or may still be made, but not after another change.
+        Raises FileChangedError if another process is always first.
         """
-        while True:
+        for _ in range(runs.ATTEMPTS):
             is_fresh = self._known is None
             now, etag = self._known or self._read()
             new = edit(now)
@@ -46,6 +47,7 @@ class StoredIndex:
             elif is_fresh:
                 return now
             self._known = None
+        raise runs.always_changed(f"{self._bucket.url}/{runs.INDEX}")
 
     def _read(self) -> tuple[RunIndex, str]:
         """Return the index and its ETag."""

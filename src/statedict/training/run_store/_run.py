@@ -51,12 +51,14 @@ class StoreRun:
 
     def saved(self) -> list[Saved]:
         index = self._index.read()
-        while True:
+        for _ in range(runs.ATTEMPTS):
             found = [(f"{self.name}/{folder}", self._valid(folder)) for folder in index.folders.values()]
             before, index = index, index if all(manifest for _, manifest in found) else self._index.read()
             if index.folders == before.folders:
                 break
             # A checkpoint was deleted before its manifest was read.
+        else:
+            raise runs.always_changed(f"{self.name}/{runs.INDEX}")
         self._manifests = {name_of(place): manifest for place, manifest in found if manifest is not None}
         return [
             Saved(m.step, place, m.metrics, m.time, m.nbytes, pinned=m.step in index.pinned)
