@@ -127,9 +127,11 @@ def lease(fd: int, until: ExitStack) -> Callable[[], bool] | None:
     """Keep a file from being changed until the stack is closed; return a function that tells whether nobody waits for that.
 
     Who opens the file for writing, or truncates it, waits, but not longer than /proc/sys/fs/lease-break-time (45 s). None if
-    this is not possible: Linux does it for the owner of a file that nobody has open for writing.
+    this is not possible: Linux does it for the owner of a file that nobody has open for writing. Nor is it done if the
+    process has other threads: one that opens the file while it has the interpreter's lock, as torch.save does, would stop
+    the thread that it waits for.
     """
-    if not hasattr(fcntl, "F_SETLEASE") or _file_system(fd) not in LOCAL:
+    if not hasattr(fcntl, "F_SETLEASE") or threading.active_count() > 1 or _file_system(fd) not in LOCAL:
         return None
     try:
         # A lease belongs to what `open` returns: of several that read the file, each needs its own.

@@ -45,6 +45,8 @@ def path(request, tmp_path, size):
 def way(request, monkeypatch, tmp_path):
     """The two ways to load all or nothing: the file is kept from being changed and read twice; or tensors are backed up."""
     monkeypatch.setattr(_arrivals, "BUFFER", 0)
+    # Tests may run beside a thread of their runner.
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     if request.param == "backed up":
         monkeypatch.setattr(_open.LocalFile, "lease", lambda self, until: None)
     elif not can_be_kept(tmp_path):
