@@ -213,6 +213,7 @@ def test_how_often_a_file_is_read(path, size, way, monkeypatch):
 
 @pytest.mark.parametrize("way", ["kept"], indirect=True)
 @pytest.mark.parametrize("size", [SIZES["large"], SIZES["staged"]])
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_load_takes_no_memory_beyond_the_tensors(path, size, dtype, way):
     """A verified load into a model needs at most 16 MB, however large the model is, also if it casts."""
