@@ -234,9 +234,10 @@ def load_state_dict(
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or another object: completely, or not at all.
 
-    If this raises, neither `obj` nor the source has changed. There is one exception: a model that uses more than half of
-    the available memory is loaded without a backup. If reading its file fails after the checksums were verified, a note on
-    the error lists the tensors that have changed.
+    If this raises, neither `obj` nor the source has changed. There is one exception: if a file was read once, its checksums
+    were verified, and reading it a second time fails (the disk fails, or the file was changed), a note on the error lists
+    the tensors that have changed. A file is read twice if the system keeps it from being changed meanwhile (on Linux, your
+    own file on a local disk, if there is no other thread), or if the memory for a backup of the model is not available.
 
     Args:
         obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, or any object with `load_state_dict`.

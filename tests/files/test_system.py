@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from contextlib import ExitStack
 
 import pytest
 from tests import systems
@@ -186,3 +187,82 @@ def test_a_file_read_lazily_is_saved_over_or_kept(tmp_path):
     files.write(path, [Frame(3, lambda: b"new")])
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["m.bin"]
+
+
+@pytest.fixture
+def leased(tmp_path, monkeypatch):
+    """The seam on Linux, an empty file on a disk of this machine, and a descriptor that reads it."""
+    # Tests may run beside a thread of their runner.
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    seam = systems.load("linux")
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path / "file", seam.READ)
+    with ExitStack() as until:
+        if seam.lease(fd, until) is None:
+            pytest.skip("this file system does not grant leases")
+    yield seam, tmp_path / "file", fd
+    os.close(fd)
+
+
+def test_a_program_that_writes_waits_for_the_end_of_all_leases(leased):
+    """Two leases of one file: a writer waits for both of them, both can tell, and one does not end with the other."""
+    seam, path, fd = leased
+    writer = threading.Thread(target=path.write_bytes, args=(b"new",))
+    with ExitStack() as first:
+        with ExitStack() as second:
+            held = [seam.lease(fd, first), seam.lease(fd, second)]
+            assert [is_held() for is_held in held] == [True, True]
+            writer.start()
+            while held[0]():
+                pass
+            assert not held[1]()
+        assert writer.is_alive()
+        assert path.read_bytes() == b""
+    writer.join()
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_process_does_not_keep_a_lease(leased):
+    """A process that was forked during the lease has its descriptor; the file can be written when the parent is done."""
+    seam, path, fd = leased
+    with ExitStack() as until:
+        seam.lease(fd, until)
+        resume, stop = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(stop)
+            os.read(resume, 1)
+            os._exit(0)
+    # It would wait otherwise.
+    os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    os.close(stop)
+    os.close(resume)
+    os.waitpid(child, 0)
+
+
+def test_files_that_others_may_change_are_not_leased(leased, monkeypatch):
+    """A file open for writing, a file system to which other machines may write, systems without leases, other threads."""
+    seam, path, fd = leased
+    with ExitStack() as until:
+        with path.open("wb"):
+            assert seam.lease(fd, until) is None
+        assert seam.lease(fd, until) is not None
+        monkeypatch.setattr(threading, "active_count", lambda: 2)
+        assert seam.lease(fd, until) is None
+        monkeypatch.setattr(threading, "active_count", lambda: 1)
+        assert systems.load("macos").lease(fd, until) is None
+        assert systems.load("windows").lease(fd, until) is None
+        monkeypatch.setattr(seam, "LOCAL", set())
+        assert seam.lease(fd, until) is None
+
+
+def test_no_descriptor_stays_open(leased):
+    """A lease, and one that is refused, leave no descriptor behind."""
+    seam, path, fd = leased
+    before = os.listdir("/proc/self/fd")
+    with ExitStack() as until:
+        assert seam.lease(fd, until)
+    with path.open("wb"), ExitStack() as until:
+        assert not seam.lease(fd, until)
+    assert os.listdir("/proc/self/fd") == before

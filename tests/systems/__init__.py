@@ -70,7 +70,7 @@ def macos() -> dict[str, ModuleType | None]:
     """A system with POSIX, without Linux's additions: fsync does not reach the disk, and case does not matter."""
     return {
         "os": Facade(os, "posix_fallocate sched_getaffinity process_cpu_count O_PATH"),
-        "fcntl": Facade(fcntl, fcntl=_full_flush, F_FULLFSYNC=51),
+        "fcntl": Facade(fcntl, "F_SETLEASE F_GETLEASE F_SETSIG", fcntl=_full_flush, F_FULLFSYNC=51),
         "ctypes": Facade(ctypes, CDLL=lambda name: Facade(ctypes, "renameat2 sync_file_range")),
     }
 

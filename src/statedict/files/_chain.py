@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 from ._file import File, Span, check_inside
 from ._folder import Folder
@@ -49,6 +50,9 @@ class FileChain:
             self._folder.file(self._files[number][0]).read_into(some)
 
     def mapped(self) -> memoryview | None:
+        return None
+
+    def lease(self, until: ExitStack) -> None:
         return None
 
     def beside(self, name: str) -> File | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from operator import add, itemgetter
 from typing import NamedTuple, Protocol, TypeVar
@@ -46,6 +47,9 @@ class File(Protocol):
         Only for callers who asked for a mapping: reading a mapping of a file that was truncated meanwhile kills the
         process (SIGBUS), and rewriting the file in place changes the memory.
         """
+
+    def lease(self, until: ExitStack) -> Callable[[], bool] | None:
+        """Keep the file from being changed until the stack is closed, if possible, as `system.lease` does."""
 
     def beside(self, name: str) -> File | None:
         """Return the file with that plain name in the same folder; None if this file is not in a folder.

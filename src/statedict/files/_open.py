@@ -13,13 +13,14 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
-from ._system import READ, path_in_url, pread, preadv
+from ._system import READ, lease, path_in_url, pread, preadv
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
@@ -83,6 +84,9 @@ class LocalFile:
             found = mmap.mmap(self._descriptor(), self.size, access=mmap.ACCESS_COPY) if self.size else bytearray()
             self._mapped = memoryview(found)
         return self._mapped
+
+    def lease(self, until: ExitStack) -> Callable[[], bool] | None:
+        return lease(self._descriptor(), until)
 
     def beside(self, name: str) -> LocalFile:
         return LocalFile(os.path.join(os.path.dirname(self.name), name))
@@ -227,6 +231,9 @@ class ObjectFile:
                 self._fill(into)
 
     def mapped(self) -> None:
+        return None
+
+    def lease(self, until: ExitStack) -> None:
         return None
 
     def beside(self, name: str) -> LocalFile | None:

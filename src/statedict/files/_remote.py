@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -113,6 +114,9 @@ class RemoteFile:
 
     def mapped(self) -> None:
         raise RemoteError(self.name, "only local files can be memory-mapped: load it without mmap, or map a local copy")
+
+    def lease(self, until: ExitStack) -> None:
+        return None
 
     def beside(self, name: str) -> RemoteFile:
         return type(self)(sibling(self._url, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from ..errors import TruncatedError
 from ._file import File, Span
@@ -48,6 +49,9 @@ class FileSlice:
     def mapped(self) -> memoryview | None:
         whole = self._whole().mapped()
         return None if whole is None else whole[self._start : self._start + self.size]
+
+    def lease(self, until: ExitStack) -> Callable[[], bool] | None:
+        return self._whole().lease(until)
 
     def beside(self, name: str) -> File | None:
         return self._folder(name)

@@ -41,12 +41,15 @@ class Rules:
         verify: check the checksums of values from files before writing anything (only if `sound`).
         together: the joint load of several processes (only if `sound`). The last `act` of the load calls its `agree`
             exactly once, between what can fail and what cannot be undone, and undoes everything if it raises.
+        may_complete: if the load is interrupted (KeyboardInterrupt), it may be completed before the exception is passed on,
+            instead of being undone: nothing else was changed that would be undone then.
     """
 
     sound: bool
     refused: frozenset[CastKind] = LOSSY
     verify: bool = True
     together: JointLoad | None = None
+    may_complete: bool = False
 
     def allowing(self, *kinds: CastKind) -> Rules:
         """The same rules, but allow these kinds of cast; they are still reported.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -198,7 +199,9 @@ class Loading:
             # PyTorch reports names below a child with dots in its own name as unexpected, although it loads them.
             arrived = {key for slots in (*self._written, self.slots) for key in slots.keys}
             self.outcome.unexpected[:] = [key for key in self.outcome.unexpected if key not in arrived]
-        act = self._fit(self.slots, self.rules)
+        recorded = self.__dict__.get("_rollback")
+        single = not self._written if recorded is None else recorded.everything
+        act = self._fit(self.slots, replace(self.rules, may_complete=single))
         judge(self.outcome)
         act()
 

@@ -10,6 +10,7 @@ covers are read; otherwise by one pass over the whole storage before its first p
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import compress, count
 from operator import attrgetter, itemgetter, ne, or_
 
@@ -150,6 +151,19 @@ class FileSource:
             raise self.damaged(*wrong)
         self._check_twins(storages)
         self._sound.update(storage.key for storage in storages)
+
+    def lease(self, storages: Sequence[Storage], until: ExitStack) -> Callable[[], bool] | None:
+        if any(map(is_computed, storages)):
+            return None
+        held = self.file.lease(until)
+        if held is not None:
+            self.verify(storages)
+            # Without a checksum there is nothing to compare, but what cannot be read is noticed.
+            unknown = [storage for storage in storages if storage.where.crc is None]
+            if self._settle is not None:
+                self._settle(unknown)
+            checksums(self.file, [(offset_of(storage, 0), storage.nbytes) for storage in unknown])
+        return held
 
     def _checked_on_arrival(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], verify: bool

@@ -6,7 +6,8 @@ in batches. This lets file sources sort, merge and parallelise reads, and this p
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ...errors import BoundsError
@@ -140,6 +141,18 @@ class Streaming(Protocol):
         """Return bytes `start … stop` of a storage, in order, in pieces that are not modified later.
 
         Raises ChecksumError as `read_into` does, at the latest after the last piece.
+        """
+
+
+@runtime_checkable
+class Leasable(Protocol):
+    """An optional interface of a Source that can keep its bytes from changing, so that they are read twice."""
+
+    def lease(self, storages: Sequence[Storage], until: ExitStack) -> Callable[[], bool] | None:
+        """Verify the storages, reading each byte, and keep their bytes from changing until the stack is closed.
+
+        Returns a function that tells whether nobody waits to change them; None if they cannot be kept, or if reading them
+        again takes more than reading bytes. Raises ChecksumError as `read_into` does.
         """
 
 

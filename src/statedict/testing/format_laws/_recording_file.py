@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from statedict.errors import TruncatedError
@@ -42,6 +43,9 @@ class RecordingFile:
             into[:] = self._part(offset, len(into))
 
     def mapped(self) -> None:
+        return None
+
+    def lease(self, until: ExitStack) -> None:
         return None
 
     def beside(self, name: str) -> File | None:

@@ -197,7 +197,8 @@ class _Copying:
             with torch.no_grad():
                 for i in tried:
                     current[i].copy_(self.values[i])
-            arrivals.fill(verify=self.rules.verify, joint=self.rules.together)
+            alone = self.rules.may_complete and not (tried or self.bulk)
+            arrivals.fill(verify=self.rules.verify, joint=self.rules.together, may_complete=alone)
         except BaseException as error:
             if put_back is not None:
                 put_back()

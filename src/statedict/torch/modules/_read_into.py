@@ -7,11 +7,15 @@
 - Those for a CUDA device are sent through a ring of pinned buffers.
 - All others are read into a buffer of bounded size, and copied (and cast) from there.
 
-A read can fail half-way, and damage is found only when all bytes of a storage have been read. So each group of tensors is
-backed up before it is overwritten, while the group before it is read, and all are restored if something fails. If there is
-not enough memory for a backup of all, checksums are verified in a separate pass before the first byte is written, and a
-backup is dropped when its group has been read; if the second read fails, the groups read before stay changed
-(`Arrivals.changed`).
+A read can fail half-way, and damage is found only when all bytes of a storage have been read. Two ways keep such a load from
+leaving half a model:
+
+- If the system keeps the files from being changed meanwhile (a lease), they are read twice: once to verify them, and then,
+  from the page cache, into the tensors. This takes no memory, and less time than a backup.
+- Otherwise each group of tensors is backed up before it is overwritten, while the group before it is read, and all are
+  restored if something fails. If there is not enough memory for that, the files are read twice without being kept.
+
+If the second read fails, the tensors read before stay changed (`Arrivals.changed`).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from ctypes import memmove
 from functools import partial
 from itertools import chain, pairwise, zip_longest
@@ -31,6 +36,7 @@ from statedict.state import (
     Blocks,
     Compound,
     Leaf,
+    Leasable,
     Read,
     Storage,
     Table,
@@ -46,7 +52,7 @@ from ..tensors import _ring
 from ..tensors._copy_pairs import ORDINARY, addresses, copy_all
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
-from ._backup import Backup, keep
+from ._backup import Backup
 
 # Tensors below this size are staged: a copy of 64 KiB takes as long as the system call that it saves.
 SMALL = 64 << 10
@@ -57,6 +63,8 @@ BETWEEN = 192
 BUFFER = 8 << 20
 # This much is backed up and read together: many times what the threads read at a time, and little to wait for at the start.
 GROUP = 64 << 20
+# Of more files than these, some may be closed between two reads.
+MOST_LEASES = 32
 
 Arrival = tuple[Any, Leaf | Compound]
 
@@ -117,33 +125,54 @@ class Arrivals:
             else:
                 self._others.append((tensor, leaf))
 
-    def fill(self, *, verify: bool, joint: JointLoad | None = None) -> None:
+    def fill(self, *, verify: bool, joint: JointLoad | None = None, may_complete: bool = False) -> None:
         """Read the elements of each leaf into its tensor.
 
         The processes of a `joint` load agree when everything has been read and can still be put back. If there is no memory
         for a backup, they agree before anything is written, when the checksums (`verify`) have been compared; an error of
-        the second read is then an error of this process only.
+        the second read is then an error of this process only. `may_complete` as in Rules.
         """
         steps = list(self._steps())
         staged = sum(sum(stage.table.sizes) for stage in self._stages)
         nbytes = staged + sum(tensor.nbytes for step in steps for tensor in step.tensors)
-        # Without checksums nothing is guaranteed, and a backup would take longer than reading.
-        if have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER:
-            self._fill_together(steps, joint, verify)
-            return
-        if verify:
-            _verify(self._storages())
-        if joint is not None:
-            joint.agree()
-        for tensors, read in (*steps, *(_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages)):
-            kept = verify and have_room(sum(tensor.nbytes for tensor in tensors))
-            put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
+        with ExitStack() as until:
+            kept = verify and may_complete and joint is None and nbytes > BUFFER and self._is_kept(until)
+            # Without checksums nothing is guaranteed, and a backup would take longer than reading.
+            if not kept and (have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER):
+                self._fill_together(steps, joint, verify)
+                return
+            if verify and not kept:
+                _verify(self._storages())
+            if joint is not None:
+                joint.agree()
+            steps += [_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages]
             try:
-                read(False)
+                self._overwrite(steps)
             except BaseException:
-                put_back()
+                if kept:
+                    # An interrupt, as a rule: what was verified is in the page cache.
+                    self._overwrite(steps)
                 raise
+
+    def _is_kept(self, until: ExitStack) -> bool:
+        """Verify all storages, and return whether they are kept from being changed until the stack is closed."""
+        groups = by_source({storage.key: storage for storage in self._storages()}.values())
+        held: list[Callable[[], bool]] = []
+        for some in groups if len(groups) <= MOST_LEASES else ():
+            source = some[0].source
+            lease = source.lease(some, until) if isinstance(source, Leasable) else None
+            if lease is None:
+                return False
+            held.append(lease)
+        # Who waits to change a file waits only for some time: not for a load that has not begun to write.
+        return bool(held) and all(is_held() for is_held in held)
+
+    def _overwrite(self, steps: Iterable[_Step]) -> None:
+        """Read what was verified into the tensors."""
+        self.changed = []
+        for tensors, read in steps:
             self.changed += tensors
+            read(False)
         self.changed = []
 
     def _steps(self) -> Iterator[_Step]:
