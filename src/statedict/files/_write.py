@@ -156,6 +156,11 @@ def total_of(parts: Sequence[Part]) -> int:
 
 
 def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:
+    if new.is_direct(durable):
+        for chunk in chunks:
+            new.write(offset, [chunk], durable)
+            offset += len(chunk)
+        return
     for at, buffers in aligned(offset, chunks):
         new.write(at, buffers, durable)
 
