@@ -45,7 +45,8 @@ class Output:
     def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
         """Write all buffers (none of them empty), one after the other, at `offset`; possibly later, in another thread."""
         if self.is_direct(durable) and self._direct is not None:
-            self._direct.write(offset, buffers)
+            with self._naming():
+                self._direct.write(offset, buffers)
             return
         self._write(offset, buffers)
         offset += sum(map(len, buffers))
@@ -54,8 +55,11 @@ class Output:
             self._flushed = offset
 
     def is_direct(self, durable: Durable) -> bool:
-        """Whether writes go past the page cache: those of a large durable file, if the file system can."""
-        if self._direct_fd is None and DURABILITY[durable][0]:
+        """Whether writes go past the page cache: those of a large file that is durable, if the file system can.
+
+        Not with "rename": such files are read again at once, for the manifest of a checkpoint.
+        """
+        if self._direct_fd is None and all(DURABILITY[durable]):
             self._direct_fd = -1
             if self.nbytes >= DIRECT and WRITE_DIRECT is not None:
                 with suppress(OSError):
