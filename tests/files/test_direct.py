@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -112,7 +113,7 @@ def test_a_file_system_that_cannot_is_written_as_usual(path):
 def test_an_error_of_a_thread_is_that_of_the_save(path):
     """The old file stays, and no thread, descriptor or temporary file is left."""
     system = Watched(refused(errno.EIO))
-    with pytest.raises(OSError, match="[Ii]nput/output") as caught:
+    with pytest.raises(OSError, match="Input/output") as caught:
         files.write(path, parts(), system=system)
     assert caught.value.filename == str(path)
     assert path.read_bytes() == OLD
@@ -160,7 +161,7 @@ def test_runs_in_any_order_make_the_whole(cuts, order, cut):
 
     writer = DirectWriter(direct, put)
     bounds = sorted({0, len(data), *cuts})
-    runs = [(start, stop) for start, stop in zip(bounds, bounds[1:])]
+    runs = [(start, stop) for start, stop in pairwise(bounds)]
     order.shuffle(runs)
     for start, stop in runs:
         middle = (start + stop) // 2

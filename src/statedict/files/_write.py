@@ -58,8 +58,9 @@ class Frame(NamedTuple):
 class Payload:
     """A Part given as views of existing memory.
 
-    `tell` is called with its CRC-32 (then also in `crc32`) when it is complete. `of` is the key of its content if several processes may have to
-    write it together, each the bytes that it has; then it is complete without `chunks` when they call `tell`.
+    `tell` is called with its CRC-32 when it is complete; after `chunks`, `crc32` is that, too. `of` is the key of its
+    content if several processes may have to write it together, each the bytes that it has; then it is complete without
+    `chunks` when they call `tell`.
     """
 
     last = False

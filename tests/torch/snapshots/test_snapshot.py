@@ -547,7 +547,7 @@ def optimizer_state(step, rate, betas=(0.9, 0.99), second="exp_avg"):
 
 @pytest.mark.parametrize("has_guards", [True, False])
 def test_an_optimizers_state_is_taken_again(monkeypatch, has_guards):
-    """Tensors, which may be tied, and plain values of a tree are replaced in the copy, also by PyTorch without its guards."""
+    """Tensors, which may be tied, and plain values of a tree are replaced in the copy, also without PyTorch's guards."""
     if not has_guards:
         monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
     tree, memory = take(optimizer_state(1, 0.1))

@@ -173,7 +173,9 @@ class ObstoreBucket:
         return RemoteError(name, reason)
 
 
-def _beginning(blocks: Iterable[bytes | memoryview]) -> tuple[list[bytes | memoryview], Iterator[bytes | memoryview] | None]:
+def _beginning(
+    blocks: Iterable[bytes | memoryview],
+) -> tuple[list[bytes | memoryview], Iterator[bytes | memoryview] | None]:
     """Take as many blocks as one part of an upload has; return them, and the others, or None if these are all."""
     rest, taken, nbytes = iter(blocks), [], 0
     for block in rest:

@@ -117,6 +117,9 @@ class Upload:
                 break
             self._free.release()
             for is_small, run in groupby(block, lambda chunk: len(chunk) < SMALL):
-                yield from (b"".join(run),) if is_small else run
+                if is_small:
+                    yield b"".join(run)
+                else:
+                    yield from run
         if self._abandoned:
             raise _AbandonedError

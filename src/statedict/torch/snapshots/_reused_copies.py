@@ -32,7 +32,7 @@ _CONTAINERS = frozenset({dict, OrderedDict, StateDict, list})
 _WITH_METADATA = frozenset({OrderedDict, StateDict})
 
 
-class Form(NamedTuple):
+class StateForm(NamedTuple):
     """What stays the same in a state while training goes on.
 
     Attributes:
@@ -48,21 +48,21 @@ class Form(NamedTuple):
     values: list[type]
 
 
-class Contents(NamedTuple):
+class StateContents(NamedTuple):
     """The containers of a state (of a StateDict: its dict of values), and all values in them, level by level."""
 
     containers: list[Any]
     values: list[Any]
 
 
-def read(tree: Any) -> tuple[Form, Contents] | None:
+def read(tree: Any) -> tuple[StateForm, StateContents] | None:
     """Return the form and the contents of a state; None if a container occurs twice.
 
     >>> form, contents = read({"step": 3, "betas": [0.9, 0.999]})
     >>> contents.values, form.sizes
     ([3, [0.9, 0.999], 0.9, 0.999], [2, 2])
     """
-    form, contents = Form([], [], [], [], []), Contents([], [])
+    form, contents = StateForm([], [], [], [], []), StateContents([], [])
     level = [tree]
     while level:
         here = [each._values if type(each) is StateDict else each for each in level]
@@ -88,16 +88,20 @@ def read(tree: Any) -> tuple[Form, Contents] | None:
 
 
 class Memory:
-    """A copy of a state that can be overwritten with a later state of the same form; made by `remember`."""
+    """A copy of a state that can be overwritten with a later state of the same form; made by `remember`.
 
-    def __init__(self, form: Form, of_live: Contents, of_copy: Contents, kinds: Kinds) -> None:
+    Attributes:
+        tensors: the tensors of the copy.
+    """
+
+    def __init__(self, form: StateForm, of_live: StateContents, of_copy: StateContents, kinds: Kinds) -> None:
         self._form = form
         self._are_tensors = [kind in ORDINARY for kind in form.values]
         self._are_plain = [kind in FIXED or kind is tuple for kind in form.values]
         live = list(compress(of_live.values, self._are_tensors))
         # A tensor that occurs several times is copied once, to its first occurrence.
         self._ties = _ties(live)
-        self._made = _firsts(list(compress(of_copy.values, self._are_tensors)), self._ties)
+        self.tensors = _firsts(list(compress(of_copy.values, self._are_tensors)), self._ties)
         live = _firsts(live, self._ties)
         self._plain = list(compress(of_live.values, self._are_plain))
         self._slots = list(compress(_slots(of_copy.containers), self._are_plain))
@@ -105,7 +109,7 @@ class Memory:
         self._has_same_layout = _layout_check(live, kinds)
         self._are_small = [size <= ROW for size in self._sizes]
         self._are_large = [size > ROW for size in self._sizes]
-        self._large = list(compress(self._made, self._are_large))
+        self._large = list(compress(self.tensors, self._are_large))
         self._sources: list[int] = []
         self._copy_rows: Callable[[], None] = lambda: None
 
@@ -137,7 +141,7 @@ class Memory:
             return True
         if not _are_apart(live, sources, self._sizes):
             return False
-        columns = (sources, addresses(self._made), self._sizes)
+        columns = (sources, addresses(self.tensors), self._sizes)
         self._copy_rows = row_copies(*(list(compress(column, self._are_small)) for column in columns))
         self._sources = sources
         return True
