@@ -156,11 +156,13 @@ class Copy(NamedTuple):
 
 def copied_again(tree: Any, before: Copy) -> Copy:
     """Copy a tree as `copied` does, into the memory of the copy `before`, which only the caller may hold."""
+    if before.memory is not None and before.memory.refill(tree):
+        return before
     if not holds_torch(tree):
         return Copy(independent(tree, before.tree))
     from statedict.torch import take
 
-    return Copy(*take(tree, before.tree, before.memory))
+    return Copy(*take(tree, before.tree))
 
 
 def holds_torch(tree: Any) -> bool:

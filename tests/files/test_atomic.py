@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from statedict import files
 from statedict.errors import DiskFullError, SaveError
-from statedict.files import Frame, Payload, System
+from statedict.files import Frame, Payload, System, _output
 from statedict.files._system import DIRECTORY
 from statedict.files._write import FOLIO, MOST_BUFFERS, aligned
 
@@ -102,8 +102,9 @@ def test_durability_is_which_syncs_are_done(path, durable):
 
 
 @pytest.mark.parametrize(("durable", "begun"), [("full", 2), ("rename", 2), ("none", 0)])
-def test_the_disk_begins_before_all_is_written(path, durable, begun):
+def test_the_disk_begins_before_all_is_written(path, monkeypatch, durable, begun):
     """A durable save of a large file has the disk begin while the rest is written; what was written, once and in order."""
+    monkeypatch.setattr(_output, "WRITE_DIRECT", None)
     reached, starts = [], []
 
     class Watched(System):

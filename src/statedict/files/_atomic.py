@@ -50,8 +50,7 @@ class Replacement(Output):
     def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None) -> None:
         directory, name = os.path.split(os.fspath(path))
         full = os.path.realpath(path) if like is None else os.path.join(os.path.realpath(directory), name)
-        super().__init__(full, system)
-        self.nbytes = nbytes
+        super().__init__(full, system, nbytes=nbytes)
         self._like = like or self.path
         self._is_part = like is not None
         self._identity: tuple[int, int] | None = None
@@ -99,6 +98,7 @@ class Replacement(Output):
     def _take_name(self, durable: Durable, take: Callable[[], None]) -> None:
         first, then = DURABILITY[durable]
         with self._naming(), ExitStack() as stack:
+            self._finish()
             if first:
                 self._system.sync(self._fd)
             # A directory that cannot be opened must be noticed before anything is replaced.

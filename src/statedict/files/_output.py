@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
+from ._direct import DirectWriter
 from ._open import after
-from ._system import WRITE, System
+from ._system import WRITE, WRITE_DIRECT, System
 
 Durable = Literal["full", "rename", "none"] | bool
 # What to fsync: (the file before the rename, the directory after it).
@@ -22,20 +24,50 @@ DURABILITY: dict[Durable, tuple[bool, bool]] = {
 }
 # Start writeback as soon as this many bytes were written, so that the final fsync has less to wait for.
 EARLY = 16 << 20
+# Durable files of at least this many bytes are written past the page cache.
+DIRECT = 32 << 20
 
 
 class Output:
     """A file that is being written at `temporary`; errors name `path`, the file that was asked for."""
 
-    def __init__(self, path: str, system: System, temporary: str = "") -> None:
+    def __init__(self, path: str, system: System, temporary: str = "", nbytes: int = 0) -> None:
         self.path = path
         self.temporary = temporary
+        self.nbytes = nbytes
         self._system = system
         self._fd = -1
         self._flushed = 0
+        # The descriptor to write with past the page cache: None before the first durable write, -1 if that is not possible.
+        self._direct_fd: int | None = None
+        self._direct: DirectWriter | None = None
 
     def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
-        """Write all buffers (none of them empty), one after the other, at `offset`."""
+        """Write all buffers (none of them empty), one after the other, at `offset`; possibly later, in another thread."""
+        if self.is_direct(durable) and self._direct is not None:
+            with self._naming():
+                self._direct.write(offset, buffers)
+            return
+        self._write(offset, buffers)
+        offset += sum(map(len, buffers))
+        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
+            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
+            self._flushed = offset
+
+    def is_direct(self, durable: Durable) -> bool:
+        """Whether writes go past the page cache: those of a large file that is durable, if the file system can.
+
+        Not with "rename": such files are read again at once, for the manifest of a checkpoint.
+        """
+        if self._direct_fd is None and all(DURABILITY[durable]):
+            self._direct_fd = -1
+            if self.nbytes >= DIRECT and WRITE_DIRECT is not None:
+                with suppress(OSError):
+                    fd = self._direct_fd = self._system.open(self.temporary, WRITE_DIRECT)
+                    self._direct = DirectWriter(partial(self._system.write, fd), self._write)
+        return self._direct is not None
+
+    def _write(self, offset: int, buffers: Sequence[memoryview]) -> None:
         left = sum(map(len, buffers))
         while left:
             try:
@@ -49,9 +81,11 @@ class Output:
             left -= done
             if left:
                 buffers = after(buffers, done)
-        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
-            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
-            self._flushed = offset
+
+    def _finish(self) -> None:
+        """Wait until everything is written."""
+        if self._direct is not None:
+            self._direct.finish()
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -69,9 +103,13 @@ class Output:
                 del error.filename2
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._system.close(fd)
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+        fds, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, None
+        for fd in fds:
+            if fd is not None and fd >= 0:
+                self._system.close(fd)
 
 
 class Contribution(Output):

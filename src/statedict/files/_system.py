@@ -49,11 +49,13 @@ def _flags(*names: str) -> int:
     return sum(getattr(os, name, 0) for name in (*names, "O_BINARY"))
 
 
-# Opening the file of a caller; a file of our own, to read or write it or to lock it; a new one; an old one that is only kept
-# from being freed; a file to flush it; and a directory to flush it, None if that is not possible.
+# Opening the file of a caller; a file of our own, to read or write it (past the page cache: None if that is not possible) or
+# to lock it; a new one; an old one that is only kept from being freed; a file to flush it; and a directory to flush it, None
+# if that is not possible.
 READ = _flags("O_RDONLY", "O_NONBLOCK", "O_NOCTTY")
 READ_OWN = _flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK")
 WRITE = _flags("O_WRONLY", "O_NOFOLLOW")
+WRITE_DIRECT = _flags("O_WRONLY", "O_NOFOLLOW", "O_DIRECT") if hasattr(os, "O_DIRECT") else None
 LOCKED = _flags("O_RDWR", "O_CREAT", "O_NOFOLLOW")
 CREATE = _flags("O_RDWR", "O_CREAT", "O_EXCL", "O_NOFOLLOW")
 HOLD = _flags("O_PATH", "O_NOFOLLOW", "O_NONBLOCK")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -37,9 +38,7 @@ class Part(Protocol):
     def last(self) -> bool: ...
 
     def chunks(self) -> Iterable[memoryview]:
-        """Yield its bytes in order. A chunk must stay unchanged until the part is complete, because writes may be
-        delayed.
-        """
+        """Yield its bytes in order. A chunk must stay unchanged until the file is written, because writes may be delayed."""
 
 
 class Frame(NamedTuple):
@@ -59,8 +58,9 @@ class Frame(NamedTuple):
 class Payload:
     """A Part given as views of existing memory.
 
-    `tell` is called with its CRC-32 when it is complete. `of` is the key of its content if several processes may have to
-    write it together, each the bytes that it has; then it is complete without `chunks` when they call `tell`.
+    `tell` is called with its CRC-32 when it is complete; after `chunks`, `crc32` is that, too. `of` is the key of its
+    content if several processes may have to write it together, each the bytes that it has; then it is complete without
+    `chunks` when they call `tell`.
     """
 
     last = False
@@ -75,6 +75,7 @@ class Payload:
         self.nbytes = nbytes
         self.tell = tell
         self.of = of
+        self.crc32 = 0
         self._views = views
 
     def chunks(self) -> Iterator[memoryview]:
@@ -87,6 +88,7 @@ class Payload:
                 yield chunk
         if done != self.nbytes:
             raise ValueError(f"a payload has {done} bytes, but {self.nbytes} were announced")
+        self.crc32 = crc
         self.tell(crc)
 
 
@@ -155,6 +157,11 @@ def total_of(parts: Sequence[Part]) -> int:
 
 
 def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:
+    if new.is_direct(durable):
+        for chunk in chunks:
+            new.write(offset, [chunk], durable)
+            offset += len(chunk)
+        return
     for at, buffers in aligned(offset, chunks):
         new.write(at, buffers, durable)
 
@@ -192,6 +199,9 @@ def _stream(stream: Any, parts: Sequence[Part]) -> None:
                 for _ in part.chunks():
                     pass
     for part in parts:
+        if isinstance(stream, Upload):
+            stream.take(part.chunks(), partial(getattr, part, "crc32") if isinstance(part, Payload) else None)
+            continue
         for chunk in part.chunks():
             _write_all(stream, chunk)
     if hasattr(stream, "flush"):

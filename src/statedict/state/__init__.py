@@ -54,7 +54,7 @@ from .tensors._leaf import (
 )
 from .tensors._library import ArrayLibrary, leaf_of, library, library_of, maker
 from .tensors._materialize import materialize
-from .tensors._memory import copies_of, copy_rows, memory_at, view_of
+from .tensors._memory import copies_of, memory_at, row_copies, view_of
 from .tensors._pieces import pieces, row_major
 from .tensors._table import (
     Blocks,
@@ -185,11 +185,11 @@ __all__ = [
     "RowKind",
     "Table",
     "leaves_of",
+    "row_copies",
     "rows_of",
     "single_rows",
     "table_of",
     "copies_of",
-    "copy_rows",
     "memory_at",
     "view_of",
     "without_collector",

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from statedict.files import Part
 from statedict.formats.torch_archive import torch_parts
+from statedict.state import one_of_each_type
 
 from .snapshots._copy_tree import values_of
 from .tensors._copy_pairs import ORDINARY
@@ -172,7 +173,7 @@ def has_shards(obj: Any) -> bool:
         own = ((module._parameters.values(), module._buffers.values()) for module in obj.modules())
         return any_sharded(*chain.from_iterable(own))
     if isinstance(obj, torch.optim.Optimizer):
-        return any_sharded(*(group["params"] for group in obj.param_groups), values_of(list(obj.state.values())))
+        return any_sharded(*(group["params"] for group in obj.param_groups), one_of_each_type(list(obj.state.values())))
     return False
 
 

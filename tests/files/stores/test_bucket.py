@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from secrets import token_hex
@@ -13,7 +14,7 @@ from tests.s3 import once
 
 import statedict
 from statedict.errors import ConflictError, RemoteError, SaveError
-from statedict.files import ABSENT, Upload, open_bucket, put_surely
+from statedict.files import ABSENT, Upload, crc32, open_bucket, put_surely
 from statedict.files.stores import _obstore
 
 np = pytest.importorskip("numpy")
@@ -226,14 +227,23 @@ def test_a_save_to_s3_needs_little_memory(s3):
     assert int(done.stdout) <= 64
 
 
-def test_a_condition_has_the_version_of_the_object(s3):
-    """Google Cloud Storage refuses a condition without it; a read needs the ETag only."""
+CONDITIONS = {
+    "both": ({"e_tag": '"1"', "version": "11"}, {"if_match": '"1"'}),
+    "an ETag only": ({"e_tag": '"1"', "version": None}, {"if_match": '"1"'}),
+    "a version only": ({"e_tag": None, "version": "11"}, {"version": "11"}),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_has_what_the_store_says_of_the_object(s3, name):
+    """A write has the ETag and the version as its condition, and a read one of them: a store may have only one."""
+    facts, of_read = CONDITIONS[name]
     bucket = open_bucket("s3://bucket/run")
     asked = []
 
     def put(store, key, data, *, mode, use_multipart):
         asked.append(mode)
-        return {"e_tag": '"1"', "version": "11"}
+        return facts
 
     def get(store, key, *, options):
         asked.append(options)
@@ -243,4 +253,19 @@ def test_a_condition_has_the_version_of_the_object(s3):
     tag = bucket.put("a", b"1", if_match=ABSENT)
     bucket.put("a", b"1", if_match=tag)
     bucket.read("a", 0, 1, tag)
-    assert asked == ["create", {"e_tag": '"1"', "version": "11"}, {"range": (0, 1), "if_match": '"1"'}]
+    known = {key: value for key, value in facts.items() if value}
+    assert asked == ["create", known, {"range": (0, 1), **of_read}]
+
+
+def test_what_is_uploaded_is_checksummed_once(bucket):
+    """The object has what was written and taken, in order; the checksum of chunks may come from the caller."""
+    written, content = [b"", b"a" * 10, b"b" * 70_000, bytes(range(256)) * 9_000], b""
+    with Upload(bucket, "a") as upload:
+        for data in written:
+            taken = memoryview(data[::-1])
+            assert upload.write(data) == len(data)
+            upload.take([taken[:7], taken[7:]], lambda taken=taken: crc32(taken))
+            upload.take(taken[at : at + 1] for at in range(1100))
+            content += data + data[::-1] + data[::-1][:1100]
+    assert bucket.get("a")[0] == content
+    assert (upload.nbytes, upload.crc32) == (len(content), zlib.crc32(content))

@@ -14,6 +14,7 @@ from torch import nn
 from torch.testing._internal.common_modules import module_db
 
 import statedict
+from statedict._arrays import Copy, copied_again
 from statedict.errors import NotAStateError, SaveError
 from statedict.state import StateDict, leaf_of
 from statedict.torch._snapshot import snapshot
@@ -515,8 +516,8 @@ def test_copies_stay_on_their_device():
 
 def retaken(first, second):
     """What `take` gives of one tree, and then of another in the memory of the first."""
-    tree, memory = take(first, None, None)
-    return tree, take(second, tree, memory)[0]
+    before = copied_again(first, Copy(None))
+    return before.tree, copied_again(second, before).tree
 
 
 def layers():
@@ -524,14 +525,59 @@ def layers():
 
 
 def test_what_is_taken_again_lies_where_it_lay():
-    """Tensors of the same kinds in the same order are copied to where the copy before lies, whatever they are called."""
-    state = StateDict({name.upper(): value + 1 for name, value in layers().items()}, {"": {"version": 1}})
-    before, again = retaken(layers(), state)
+    """Tensors of the same names and layouts are copied to where the copy before lies; the metadata is the new one."""
+    state = StateDict({name: value + 1 for name, value in layers().items()}, {"": {"version": 2}})
+    before = take(StateDict(layers(), {"": {"version": 1}}))
+    places = addresses(before[0])
+    again = copied_again(state, Copy(*before)).tree
     assert list(again) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in again.items())
-    assert list(addresses(again).values()) == list(addresses(before).values())
-    assert again._metadata == {"": {"version": 1}}
+    assert addresses(again) == places
+    assert again._metadata == {"": {"version": 2}}
     assert again._metadata is not state._metadata
+
+
+def optimizer_state(step, rate, betas=(0.9, 0.99), second="exp_avg"):
+    tied = torch.full((2000,), step + 0.5)
+    return {
+        "state": {0: {"step": torch.tensor(step), second: tied}, 1: {"step": step, "exp_avg": tied}},
+        "param_groups": [{"lr": rate, "betas": betas, "params": [0, 1], "note": None}],
+    }
+
+
+@pytest.mark.parametrize("has_guards", [True, False])
+def test_an_optimizers_state_is_taken_again(monkeypatch, has_guards):
+    """Tensors, which may be tied, and plain values of a tree are replaced in the copy, also without PyTorch's guards."""
+    if not has_guards:
+        monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
+    tree, memory = take(optimizer_state(1, 0.1))
+    for later in (optimizer_state(2, -0.0), optimizer_state(3, 0.0, (0.5, 0.99)), optimizer_state(4, 7, None)):
+        assert memory.refill(later) is (later["param_groups"][0]["betas"] is not None)
+        if memory.refill(later):
+            assert repr(tree) == repr(later)
+            assert tree["state"][0]["exp_avg"] is tree["state"][1]["exp_avg"]
+            assert tree["state"][0]["exp_avg"] is not later["state"][0]["exp_avg"]
+
+
+OTHER_FORMS = {
+    "another key": lambda: optimizer_state(2, 0.2, second="sum"),
+    "other key types": lambda: {
+        **optimizer_state(2, 0.2),
+        "state": dict(zip((False, True), optimizer_state(2, 0.2)["state"].values())),
+    },
+    "a tuple with a tensor": lambda: optimizer_state(2, 0.2, (torch.ones(1), 0.5)),
+    "one dict twice": lambda: {**optimizer_state(2, 0.2), "state": dict.fromkeys((0, 1), optimizer_state(2, 0.2))},
+    "another value": lambda: optimizer_state(2, object()),
+    "not a mapping": lambda: [1],
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMS)
+def test_a_state_of_another_form_changes_nothing(name):
+    """A copy is not overwritten with a state that has other keys, containers or kinds of values."""
+    tree, memory = take(optimizer_state(1, 0.1))
+    assert not memory.refill(OTHER_FORMS[name]())
+    assert repr(tree) == repr(optimizer_state(1, 0.1))
 
 
 def test_tensors_inside_other_values_stay_there():
@@ -585,10 +631,10 @@ def test_ties_that_come_and_go_are_kept():
 def test_a_freed_storage_is_an_error_the_second_time_too():
     """A tensor that has lost its memory since is refused."""
     state = layers()
-    tree, memory = take(state, None, None)
+    before = Copy(*take(state))
     state["w5"].untyped_storage().resize_(0)
     with pytest.raises(SaveError, match=r"a tensor of shape \[2, 3\] has no memory"):
-        take(state, tree, memory)
+        copied_again(state, before)
 
 
 @settings(max_examples=60)

@@ -59,7 +59,7 @@ class Bucket(Protocol):
         With `if_match` it is written only if the object has that ETag, or does not exist (ABSENT); else raise ConflictError.
         """
 
-    def upload(self, key: str, blocks: Iterable[bytes]) -> None:
+    def upload(self, key: str, blocks: Iterable[bytes | memoryview]) -> None:
         """Write an object of any size from consecutive blocks, several parts at a time; each block is kept until it is sent.
 
         If `blocks` raises, nothing is written.

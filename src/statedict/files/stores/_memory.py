@@ -48,7 +48,7 @@ class MemoryBucket:
             self._fs.pipe_file(self._path_of(key), bytes(data))
             return self.stat(key).etag
 
-    def upload(self, key: str, blocks: Iterable[bytes]) -> None:
+    def upload(self, key: str, blocks: Iterable[bytes | memoryview]) -> None:
         self.put(key, b"".join(blocks))
 
     def list(self, prefix: str = "") -> Sequence[StoredObject]:

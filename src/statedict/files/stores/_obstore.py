@@ -74,7 +74,9 @@ class ObstoreBucket:
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
         if stop <= start:
             return b""
-        wanted = {"range": (start, stop), **({"if_match": _condition(etag)["e_tag"]} if etag else {})}
+        known = _condition(etag)
+        only = {"if_match": known["e_tag"]} if "e_tag" in known else known
+        wanted = {"range": (start, stop), **only}
         return self._attempt(key, lambda: bytes(self._api.get(self._store, key, options=wanted).bytes()))
 
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
@@ -84,14 +86,14 @@ class ObstoreBucket:
         )
         return _tag(done)
 
-    def upload(self, key: str, blocks: Iterable[bytes]) -> None:
+    def upload(self, key: str, blocks: Iterable[bytes | memoryview]) -> None:
         first, rest = _beginning(blocks)
         if rest is None:
             self.put(key, b"".join(first))
             return
         raised: list[BaseException] = []
 
-        def guarded() -> Iterator[bytes]:
+        def guarded() -> Iterator[bytes | memoryview]:
             try:
                 while first:
                     yield first.pop(0)
@@ -171,7 +173,9 @@ class ObstoreBucket:
         return RemoteError(name, reason)
 
 
-def _beginning(blocks: Iterable[bytes]) -> tuple[list[bytes], Iterator[bytes] | None]:
+def _beginning(
+    blocks: Iterable[bytes | memoryview],
+) -> tuple[list[bytes | memoryview], Iterator[bytes | memoryview] | None]:
     """Take as many blocks as one part of an upload has; return them, and the others, or None if these are all."""
     rest, taken, nbytes = iter(blocks), [], 0
     for block in rest:
@@ -192,10 +196,13 @@ def _entry(facts: Any) -> StoredObject:
 
 
 def _tag(facts: Any) -> str:
-    """Return the ETag of an object, and on a further line its version, which Google Cloud Storage needs for a condition."""
-    return "\n".join(filter(None, (facts["e_tag"], facts["version"])))
+    """Return the ETag of an object, and on a further line its version: Google Cloud Storage needs it for a condition.
+
+    A store may have only one of them; the line of the other is empty.
+    """
+    return "\n".join((facts["e_tag"] or "", facts["version"] or "")).rstrip("\n")
 
 
 def _condition(tag: str) -> dict[str, str]:
     """Convert back what `_tag` returned."""
-    return dict(zip(("e_tag", "version"), tag.split("\n")))
+    return {key: value for key, value in zip(("e_tag", "version"), tag.split("\n")) if value}

@@ -19,7 +19,7 @@ from statedict.state import Compound, Leaf, StateDict, collector_paused, map_tre
 from ..tensors._copy_pairs import ORDINARY
 from ..tensors._library import TORCH
 from ._copy_tensors import copies
-from ._reused_copies import Memory, refill, remember
+from ._reused_copies import FIXED, Memory, remember
 
 
 def independent(tree: Any, out: Any = None, *, host: bool = False, verify: bool = True) -> Any:
@@ -43,23 +43,13 @@ def _independent(tree: Any, out: Any, host: bool, verify: bool) -> Any:
     return _copied(tree, _known(found, _copies(found, out, host), verify))
 
 
-def take(tree: Any, out: Any, memory: Memory | None) -> tuple[Any, Memory | None]:
-    """Copy the tree to the CPU; return the copy, and its tensors as memory for the next call.
+def take(tree: Any, out: Any = None) -> tuple[Any, Memory | None]:
+    """Copy a state to the CPU; return the copy, and memory that can take the next state of the same objects.
 
-    `out` and `memory` are the results of the previous call, which the caller no longer uses.
+    Tensors of `out` are overwritten as by `independent`.
     """
-    with collector_paused():
-        found = _found(tree, None)
-        if memory is not None and refill(memory, list(found.live.values())):
-            made = memory.tensors
-        else:
-            found = _found(tree, out)
-            made = _copies(found, out, host=True)
-            memory = remember(list(found.live.values()), made)
-        if isinstance(tree, StateDict) and list(map(id, raw_values(tree).values())) == list(found.live):
-            # It contains only tensors, each once.
-            return StateDict.adopt(dict(zip(raw_values(tree), made)), _metadata_of(tree)), memory
-        return _copied(tree, _known(found, made, verify=True)), memory
+    made = independent(tree, out, host=True)
+    return made, remember(tree, made)
 
 
 def _copies(found: _TreeTensors, out: Any, host: bool) -> list[torch.Tensor]:
@@ -151,7 +141,7 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
             return known[id(value)]
         if isinstance(value, StateDict):
             return _copied(value, known)
-        return value if type(value) in FIXED else deepcopy(value, known)
+        return value if type(value) in SHARED else deepcopy(value, known)
 
     if isinstance(tree, StateDict):
         return StateDict.adopt(map_tree(dict(raw_values(tree)), copy, known), _metadata_of(tree))
@@ -166,4 +156,4 @@ def _metadata_of(state: StateDict) -> Any:
 ATOMS = frozenset({torch.Tensor, torch.nn.Parameter, Leaf, int, float, bool, str, type(None)})
 # `deepcopy` returns these themselves, which takes ten times as long; except bound methods: it would copy their owner too,
 # such as a scheduler with its optimizer and all parameters.
-FIXED = {MethodType, int, float, bool, str, type(None)}
+SHARED = {MethodType, *FIXED}

@@ -1,74 +1,217 @@
-"""Copy tensors into the memory of earlier copies of them, for asynchronous saves.
+"""Copy a state into an earlier copy of it, for asynchronous saves.
 
-The layout of the copies is known, so only the tensors are examined. Training waits for this copy, which takes half the time
-of `copies` into the same memory (benchmarks/stall.py).
+Training waits for this copy. Between two saves of the same objects only values change, so one pass over the state, column by
+column, checks that it has the form that the copy was made for; then the tensors are overwritten where they are, and the
+other values are replaced (benchmarks/stall.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import compress
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import chain, compress
 from math import prod
-from typing import NamedTuple
+from operator import is_not
+from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import copy_rows
+from statedict.state import StateDict, collector_paused, row_copies
 
-from ..tensors._copy_pairs import addresses, is_watched
+from ..tensors._copy_pairs import ORDINARY, addresses, is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
 from ._shared_memory import overlap
 
 # Bytes. Tensors up to this size are copied as rows of bytes.
 ROW = 4096
 _OFFSET = torch.Tensor.storage_offset
+_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
+# Values that cannot change, so that the copy can contain them; and so can tuples of them.
+FIXED = frozenset({int, float, bool, str, type(None)})
+_CONTAINERS = frozenset({dict, OrderedDict, StateDict, list})
+_WITH_METADATA = frozenset({OrderedDict, StateDict})
 
 
-class Memory(NamedTuple):
-    """Earlier copies.
+class StateForm(NamedTuple):
+    """What stays the same in a state while training goes on.
 
     Attributes:
-        tensors: the copies.
-        kinds: the kinds of the tensors that were copied.
-        places, sizes: the address and the size in bytes of each copy.
+        containers, sizes: the types of the containers, and how many values each has, level by level.
+        key_types, keys: of all mappings. An OrderedDict or StateDict with `_metadata` adds its position.
+        values: the types of all values.
     """
 
-    tensors: list[torch.Tensor]
-    kinds: Kinds
-    places: list[int]
+    containers: list[type]
     sizes: list[int]
+    key_types: list[type]
+    keys: list[Any]
+    values: list[type]
 
 
-def remember(tensors: Sequence[torch.Tensor], made: list[torch.Tensor]) -> Memory | None:
-    """Return the copies `made` of `tensors` as memory for `refill`; None if a tensor has gaps or shares memory."""
-    kinds = kinds_of(tensors)
-    if kinds is None or not all(map(_is_dense, kinds.kinds)) or not _are_apart(tensors, kinds):
+class StateContents(NamedTuple):
+    """The containers of a state (of a StateDict: its dict of values), and all values in them, level by level."""
+
+    containers: list[Any]
+    values: list[Any]
+
+
+def read(tree: Any) -> tuple[StateForm, StateContents] | None:
+    """Return the form and the contents of a state; None if a container occurs twice.
+
+    >>> form, contents = read({"step": 3, "betas": [0.9, 0.999]})
+    >>> contents.values, form.sizes
+    ([3, [0.9, 0.999], 0.9, 0.999], [2, 2])
+    """
+    form, contents = StateForm([], [], [], [], []), StateContents([], [])
+    level = [tree]
+    while level:
+        here = [each._values if type(each) is StateDict else each for each in level]
+        keys = [*chain.from_iterable(each for each in here if type(each) is not list)]
+        values = [*chain.from_iterable(each if type(each) is list else each.values() for each in here)]
+        inner = [] if _CONTAINERS.isdisjoint(map(type, values)) else [v for v in values if type(v) in _CONTAINERS]
+        if not _WITH_METADATA.isdisjoint(map(type, level)):
+            for position, each in enumerate(level):
+                if getattr(each, "_metadata", None) is not None:
+                    keys.append(position)
+                    inner.append(each._metadata)
+        contents.containers.extend(here)
+        contents.values.extend(values)
+        form.containers.extend(map(type, level))
+        form.sizes.extend(map(len, here))
+        form.key_types.extend(map(type, keys))
+        form.keys.extend(keys)
+        level = inner
+        if len(set(map(id, contents.containers))) < len(contents.containers):
+            return None
+    form.values.extend(map(type, contents.values))
+    return form, contents
+
+
+class Memory:
+    """A copy of a state that can be overwritten with a later state of the same form; made by `remember`.
+
+    Attributes:
+        tensors: the tensors of the copy.
+    """
+
+    def __init__(self, form: StateForm, of_live: StateContents, of_copy: StateContents, kinds: Kinds) -> None:
+        self._form = form
+        self._are_tensors = [kind in ORDINARY for kind in form.values]
+        self._are_plain = [kind in FIXED or kind is tuple for kind in form.values]
+        live = list(compress(of_live.values, self._are_tensors))
+        # A tensor that occurs several times is copied once, to its first occurrence.
+        self._ties = _ties(live)
+        self.tensors = _firsts(list(compress(of_copy.values, self._are_tensors)), self._ties)
+        live = _firsts(live, self._ties)
+        self._plain = list(compress(of_live.values, self._are_plain))
+        self._slots = list(compress(_slots(of_copy.containers), self._are_plain))
+        self._sizes = _sizes(kinds)
+        self._has_same_layout = _layout_check(live, kinds)
+        self._are_small = [size <= ROW for size in self._sizes]
+        self._are_large = [size > ROW for size in self._sizes]
+        self._large = list(compress(self.tensors, self._are_large))
+        self._sources: list[int] = []
+        self._copy_rows: Callable[[], None] = lambda: None
+
+    def refill(self, tree: Any) -> bool:
+        """Overwrite the copy with a state; if this has another form, change nothing and return False."""
+        with collector_paused(), torch.inference_mode(False), torch.no_grad():
+            found = read(tree)
+            if found is None or found[0] != self._form or is_watched():
+                return False
+            live = list(compress(found[1].values, self._are_tensors))
+            plain = list(compress(found[1].values, self._are_plain))
+            changed = list(compress(range(len(plain)), map(is_not, plain, self._plain)))
+            if not all(map(_is_fixed, map(plain.__getitem__, changed))) or _ties(live) != self._ties:
+                return False
+            live = _firsts(live, self._ties)
+            if not self._has_same_layout(live) or not self._prepare(live):
+                return False
+            self._copy(live)
+            for n in changed:
+                container, key = self._slots[n]
+                container[key] = plain[n]
+            self._plain = plain
+            return True
+
+    def _prepare(self, live: Sequence[torch.Tensor]) -> bool:
+        """Prepare to copy from where the tensors are; return False if they share memory now."""
+        sources = addresses(live)
+        if sources == self._sources:
+            return True
+        if not _are_apart(live, sources, self._sizes):
+            return False
+        columns = (sources, addresses(self.tensors), self._sizes)
+        self._copy_rows = row_copies(*(list(compress(column, self._are_small)) for column in columns))
+        self._sources = sources
+        return True
+
+    def _copy(self, live: Sequence[torch.Tensor]) -> None:
+        self._copy_rows()
+        if self._large:
+            torch._foreach_copy_(self._large, list(compress(live, self._are_large)))
+
+
+def remember(tree: Any, copy: Any) -> Memory | None:
+    """Return the copy of a state as memory for later ones.
+
+    None if the state has other values than tensors and plain ones, or a tensor that has gaps or shares memory.
+    """
+    of_live, of_copy = read(tree), read(copy)
+    if of_live is None or of_copy is None:
         return None
-    alike = kinds_of(made)
+    (form, live), (form_of_copy, copied) = of_live, of_copy
+    if form[:-1] != form_of_copy[:-1] or not _KEYS.issuperset(form.key_types):
+        return None
+    if not all(kind in ORDINARY or kind in _CONTAINERS or _is_fixed(v) for kind, v in zip(form.values, live.values)):
+        return None
+    tensors, made = ([v for v in each.values if type(v) in ORDINARY] for each in (live, copied))
+    ties = _ties(tensors)
+    tensors, made = _firsts(tensors, ties), _firsts(made, ties)
+    kinds, kinds_made = kinds_of(tensors), kinds_of(made)
+    if kinds is None or kinds_made is None or not all(map(_is_dense, kinds.kinds)):
+        return None
     # A tensor that overlaps itself can also fill its memory; its copy does not overlap, and has other strides.
-    if (
-        alike is None
-        or alike.which != kinds.which
-        or [k.strides for k in alike.kinds] != [k.strides for k in kinds.kinds]
-    ):
+    if kinds_made.which != kinds.which or [k.strides for k in kinds_made.kinds] != [k.strides for k in kinds.kinds]:
         return None
-    return Memory(made, kinds, addresses(made), _sizes(kinds))
-
-
-def refill(memory: Memory, tensors: Sequence[torch.Tensor]) -> bool:
-    """Overwrite the copies with the tensors; if these have another layout than before, change nothing and return False."""
-    if len(tensors) != len(memory.tensors) or is_watched() or kinds_of(tensors) != memory.kinds:
-        return False
-    if not _are_apart(tensors, memory.kinds):
-        return False
-    small = [size <= ROW for size in memory.sizes]
-    large = [size > ROW for size in memory.sizes]
+    if not _are_apart(tensors, addresses(tensors), _sizes(kinds)):
+        return None
     with torch.inference_mode(False), torch.no_grad():
-        torch.autograd.graph.increment_version(memory.tensors)
-        copy_rows(*(list(compress(column, small)) for column in (addresses(tensors), memory.places, memory.sizes)))
-        if any(large):
-            torch._foreach_copy_(list(compress(memory.tensors, large)), list(compress(tensors, large)))
-    return True
+        return Memory(form, live, copied, kinds)
+
+
+def _layout_check(tensors: Sequence[torch.Tensor], kinds: Kinds) -> Callable[[Sequence[torch.Tensor]], bool]:
+    """Return a function that compares the types, dtypes, shapes and strides of other tensors with those of `tensors`.
+
+    The guards of torch.compile do that in C++, in a quarter of the time of `kinds_of`, but are not public.
+    """
+    try:
+        guards = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    except (AttributeError, TypeError):
+        return lambda others: kinds_of(others) == kinds
+    return lambda others: bool(guards.check(*others))
+
+
+def _is_fixed(value: Any) -> bool:
+    return FIXED.issuperset(map(type, value)) if type(value) is tuple else type(value) in FIXED
+
+
+def _ties(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Return for each tensor the index of its first occurrence; an empty list if none occurs twice."""
+    ids = list(map(id, tensors))
+    if len(set(ids)) == len(ids):
+        return []
+    firsts: dict[int, int] = {}
+    return [firsts.setdefault(each, n) for n, each in enumerate(ids)]
+
+
+def _firsts(tensors: list[torch.Tensor], ties: Sequence[int]) -> list[torch.Tensor]:
+    return [tensors[n] for n, first in enumerate(ties) if n == first] if ties else tensors
+
+
+def _slots(containers: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return the container and the key of each value."""
+    return [(each, key) for each in containers for key in (range(len(each)) if type(each) is list else each)]
 
 
 def _is_dense(kind: Kind) -> bool:
@@ -77,10 +220,9 @@ def _is_dense(kind: Kind) -> bool:
     return 0 < prod(kind.shape) == reach
 
 
-def _are_apart(tensors: Sequence[torch.Tensor], kinds: Kinds) -> bool:
+def _are_apart(tensors: Sequence[torch.Tensor], places: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether no two tensors overlap, and each begins at the start of a storage. (The address of a freed storage is 0.)"""
-    places = addresses(tensors)
-    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, _sizes(kinds))
+    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, sizes)
 
 
 def _sizes(kinds: Kinds) -> list[int]:

@@ -28,6 +28,10 @@ class LiveMemory:
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
         check_bounds([(storage, start, stop - start)])
+        here = self.view(storage)
+        if here is not None:
+            yield here[start:stop]
+            return
         found = _bytes(storage)[start:stop]
         if found.is_cuda and len(found) > SLOT:
             yield from fetch(found)

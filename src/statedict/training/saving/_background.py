@@ -37,11 +37,12 @@ class Background:
         """Run `job` after the running one. A job that is already waiting is replaced, and its `dropped` is called."""
         with self._state:
             replaced, self._waiting = self._waiting, (job, dropped)
-            needs_thread = not self._active and not self._expected
+            # The thread waits for this lock, so it does not keep the interpreter from the caller, for up to 5 ms.
+            started = self._active or self._expected or self._start()
         if replaced is not None:
             replaced[1]()
-        if needs_thread:
-            self._start()
+        if not started:
+            self._run()
 
     def wait(self) -> None:
         """Wait until no job is running or waiting; raise the error that occurred since the last call, if any."""
@@ -61,26 +62,20 @@ class Background:
         if error is not None:
             raise error
 
-    def _start(self) -> None:
-        """Start a thread for the waiting job. If that is impossible, run the job in this thread."""
-        self._expected = started = True
+    def _start(self) -> bool:
+        """Start a thread for the waiting job; return whether that is possible. The caller holds the lock."""
+        self._expected = True
         try:
             threading.Thread(target=self._run, name="statedict-save").start()
         except RuntimeError:
             # The system cannot create more threads, or the interpreter is shutting down.
-            started = False
+            self._expected = False
         except BaseException:
             # Interrupted (KeyboardInterrupt): the thread may or may not have started. If not, `settle` runs the job.
-            self._expect_none()
-            raise
-        if not started:
-            self._expect_none()
-            self._run()
-
-    def _expect_none(self) -> None:
-        with self._state:
             self._expected = False
             self._state.notify_all()
+            raise
+        return self._expected
 
     def _run(self) -> None:
         """Run the waiting jobs one after the other, unless another thread is doing so."""
