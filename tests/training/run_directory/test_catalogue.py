@@ -10,7 +10,7 @@ from statedict import CheckpointManager
 from statedict.formats import runs
 from statedict.formats.runs._manifest import dump, read
 from statedict.training import all_steps
-from statedict.training.run_directory import _catalogue
+from statedict.training.run_directory import DirectoryRun, _catalogue
 from statedict.training.run_directory._catalogue import Catalogue
 
 
@@ -97,3 +97,13 @@ def test_a_save_of_thousands_of_checkpoints_costs_what_listing_them_does(tmp_pat
                 manager.save(step)
             costs.append(calls_of(lambda: manager.save(999)))
     assert costs[1] - costs[0] < 60 * 30
+
+
+def test_a_replaced_checkpoint_is_gone_before_its_files_are_deleted(tmp_path):
+    """A reader that was reading it must not take it for a damaged checkpoint of its step."""
+    run, old = DirectoryRun(tmp_path), tmp_path / ".old-step-0000000001-0f502a7d"
+    old.mkdir()
+    assert run.has(old)
+    (tmp_path / "step-0000000001").mkdir()
+    assert not run.has(old)
+    assert run.has(tmp_path / "step-0000000001")

@@ -13,6 +13,7 @@ from statedict.formats import runs
 from statedict.formats.runs import FileFacts, Manifest
 
 from .._keep import Place, Saved
+from .._run import name_of
 from . import _changes, _layout
 from ._catalogue import Catalogue
 from ._lock import Lock
@@ -52,7 +53,9 @@ class DirectoryRun:
         return manifest
 
     def has(self, place: Place) -> bool:
-        return Path(place).is_dir()
+        name = name_of(place)
+        # `.old-…` is its step's checkpoint until the step has a directory of its own again; then its files are deleted.
+        return Path(place).is_dir() if runs.own_steps([name]) else name in _layout.names(self.at)
 
     def lock(self, *, seize: bool) -> Lock:
         # The kernel releases the lock of a process that has died.
