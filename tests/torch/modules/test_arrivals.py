@@ -314,6 +314,37 @@ def test_an_interrupt_leaves_the_model_whole(tmp_path, way, monkeypatch):
     assert {*map(tuple, found)} == {(0.0,), (1.0,)}
 
 
+class Own(torch.nn.Linear):
+    """Its own loader counts its calls, which is undone if the load fails."""
+
+    calls = 0
+
+    def _load_from_state_dict(self, *arguments):
+        self.calls += 1
+        super()._load_from_state_dict(*arguments)
+
+    # So that only the module is recorded, not the whole tree.
+    _load_from_state_dict.__module__ = "torch.nn.modules.own"
+
+
+@pytest.mark.parametrize("way", ["kept"], indirect=True)
+def test_what_a_loader_has_changed_is_undone_with_the_rest(tmp_path, way, monkeypatch):
+    """If a failed load would undo more than what it reads, it can be undone until the end: the tensors are backed up."""
+    model = torch.nn.Sequential(Own(20, 30), torch.nn.Linear(30, 1000))
+    statedict.save({name: torch.zeros_like(value) for name, value in model.state_dict().items()}, tmp_path / "m.pt")
+    before, read = elements(model), _arrivals._read_straight
+
+    def interrupted(group, verify):
+        read(group, verify)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_arrivals, "_read_straight", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        statedict.load_state_dict(model, tmp_path / "m.pt")
+    assert unchanged(model, before)
+    assert model[0].calls == 0
+
+
 @pytest.mark.parametrize("size", [SIZES["large"]])
 @pytest.mark.parametrize("path", ["torch"], indirect=True)
 @pytest.mark.parametrize("way", ["backed up"], indirect=True)
