@@ -1,8 +1,8 @@
 """Write a large file past the page cache, for durable saves.
 
 Through the page cache, a durable save copies its bytes into pages that the system must find first, and then waits until the
-disk has them. Here the bytes are collected in a few buffers, and threads write one (O_DIRECT) while others are filled, so the
-disk always has several requests (docs/performance.md, "Saving large tensors").
+disk has them. Here the bytes are collected in a few buffers, and threads write one (O_DIRECT) while others are filled, so
+the disk always has several requests (docs/performance.md, "Saving large tensors").
 """
 
 from __future__ import annotations
