@@ -1,8 +1,8 @@
 """Write a large file past the page cache, for durable saves.
 
 Through the page cache, a durable save copies its bytes into pages that the system must find first, and then waits until the
-disk has them; together this takes two to three times the processor time (benchmark row "save"). Here the bytes are collected
-in a few buffers, and threads write one (O_DIRECT) while others are filled, so the disk always has several requests.
+disk has them. Here the bytes are collected in a few buffers, and threads write one (O_DIRECT) while others are filled, so
+the disk always has several requests (docs/performance.md, "Saving large tensors").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from queue import SimpleQueue
 ALIGNMENT = 4096
 # Fewer bytes than this are written through the page cache.
 SHORTEST = 256 << 10
-BUFFER, BUFFERS, THREADS = 4 << 20, 4, 2
+BUFFER, BUFFERS, THREADS = 2 << 20, 4, 2
 
 # Write a buffer at an offset: past the page cache, which may write less; through it, completely.
 Direct = Callable[[Sequence[memoryview], int], int]

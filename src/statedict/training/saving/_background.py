@@ -36,9 +36,11 @@ class Background:
     def submit(self, job: Job, dropped: Job) -> None:
         """Run `job` after the running one. A job that is already waiting is replaced, and its `dropped` is called."""
         with self._state:
+            # A job whose thread is about to take it counts as running.
+            self._state.wait_for(lambda: not self._expected)
             replaced, self._waiting = self._waiting, (job, dropped)
             # The thread waits for this lock, so it does not keep the interpreter from the caller, for up to 5 ms.
-            started = self._active or self._expected or self._start()
+            started = self._active or self._start()
         if replaced is not None:
             replaced[1]()
         if not started:
@@ -88,8 +90,8 @@ class Background:
         try:
             with self._state:
                 self._expected = False
+                self._state.notify_all()
                 if self._active or self._waiting is None:
-                    self._state.notify_all()
                     return False
                 taken = self._active = True
                 (job, _), self._waiting = self._waiting, None
