@@ -29,7 +29,7 @@ PATIENCE = 120.0
 
 
 def saves_of(training):
-    """The class and the name of the method with which a training saves."""
+    """The class and the name of the method with which a training saves; imports what the class needs."""
     if training is TRAININGS["plugin"]:
         from statedict.integrations.lightning import StateDictCheckpointIO
 
@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     options = parser.parse_args()
     training, draw = TRAININGS[options.training], random.Random(options.seed)
+    saves_of(training)
     with tempfile.TemporaryDirectory() as directory:
         expected = run(training, directory)
     long, killed = duration(training), 0

@@ -85,7 +85,7 @@ def loop(directory):
 def lightning(directory, plugin=False, by_epoch=False, **options):
     """Lightning with the callback, or with its own ModelCheckpoint over the plugin.
 
-    Lightning's own checkpoints have no random state, so with these each epoch begins with a seed.
+    Lightning's own checkpoints have no random state, so with these the data are in order, and each step has a seed.
     """
     import lightning.pytorch as pl
 
@@ -100,13 +100,10 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
             self.network, self.seen = network(), Sum()
 
         def training_step(self, batch, index):
+            if plugin:
+                torch.manual_seed(self.global_step)
             self.seen.add(batch.sum())
             return (self.network(batch) - batch).square().mean()
-
-        def on_train_epoch_start(self):
-            if plugin:
-                torch.manual_seed(self.current_epoch)
-                random.seed(self.current_epoch)
 
         def validation_step(self, batch, index):
             self.log("val_loss", (self.network(batch) - batch).square().mean())
@@ -123,8 +120,9 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
             self.seen.load_state_dict(checkpoint["seen"])
 
     seed()
-    module, path = Module(), None
+    module, path, data = Module(), None, Points()
     if plugin:
+        data = [torch.full((4,), number / 24) for number in range(24)]
         callback = pl.callbacks.ModelCheckpoint(directory, save_top_k=1, save_last=True)
         options["plugins"] = [StateDictCheckpointIO()]
         found = Path(directory, "last.ckpt")
@@ -135,7 +133,7 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(accelerator="cpu", callbacks=[callback], **{"max_epochs": 3, **quiet, **options})
-        trainer.fit(module, DataLoader(Points(), 4, shuffle=True), DataLoader(Points(), 12), ckpt_path=path)
+        trainer.fit(module, DataLoader(data, 4, shuffle=not plugin), DataLoader(data, 12), ckpt_path=path)
     if plugin:
         seed()
     return outcome(module, trainer.optimizers[0], trainer.global_step, trainer.current_epoch, module.seen.total)

@@ -314,6 +314,14 @@ def test_rules_that_nothing_needs_are_dropped():
     assert [kept(name) for name in ("a.0.w", "a.x")] == ["b.0.w", "a.x"]
 
 
+def test_a_name_that_stays_is_not_given_to_another():
+    """A tensor that no match renames keeps its name, so none other gets it."""
+    source, target = {"l.0.a": np.ones(2), "l.1.a": np.ones(5)}, {"l.1.a": np.ones(2), "l.2.a": np.ones(7)}
+    found = infer(target, source)
+    assert found.key_map.rename(source).keys() == source.keys()
+    assert [(step.source, step.target, step.certain) for step in found.steps] == [("l.1.a", "l.1.a", False)]
+
+
 def test_in_a_notebook():
     """A notebook shows the counts, the steps by reason and the rules, and nothing in a name is markup."""
     found = infer({"w": np.ones(2), "v": np.ones(3)}, {"<b>net.w": np.ones(2), "<b>net.v": np.ones(3)})

@@ -24,14 +24,15 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pai
     """Return the pairs, of names of a source and a model, that contradict others; `sides` are the shapes of all names.
 
     >>> pairs = [("h.0.a", "x.0.b"), ("h.1.a", "x.1.b"), ("h.2.a", "x.2.c")]
-    >>> contradicted(pairs, tuple({name: (3,) for name in side} for side in zip(*pairs))) == {*pairs}
+    >>> sides = {old: (3,) for old, _ in pairs}, {new: (3,) for _, new in pairs}
+    >>> contradicted(pairs, sides) == {*pairs}
     True
     """
     partners = _partners(pairs)
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
-        for both in product(*map(_above, pair)):
+        for both in product(_above(pair[0]), _above(pair[1])):
             below.setdefault(both, []).append(pair)
     for layers, ordered in _equal_layers(partners[0], sides):
         wrong |= set(_differing(layers, ordered, below))
@@ -44,7 +45,7 @@ _Partners = Mapping[str, list[str]]
 def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
     """Return, for the modules of both sides, those that have the largest share of their tensors in common with them."""
     sizes = tuple(Counter(path for pair in pairs for path in _above(pair[side])) for side in (0, 1))
-    common = Counter(both for pair in pairs for both in product(*map(_above, pair)))
+    common = Counter(both for old, new in pairs for both in product(_above(old), _above(new)))
     share = {(one, other): n / (sizes[0][one] + sizes[1][other] - n) for (one, other), n in common.items()}
     best: tuple[dict[str, float], dict[str, float]] = ({}, {})
     for both, value in share.items():

@@ -51,6 +51,7 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
         matches += Matcher(_convention(theirs, ours))(theirs, ours)
     unmerged = {m.sources[0]: m.targets[0] for m in matches if m.sources[0] in parts and m.targets[0] not in slot_parts}
     matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
+    matches = _own_names(matches, shapes, wanted)
     place = {name: number for number, name in enumerate(shapes)}
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
@@ -73,6 +74,17 @@ def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozense
     shifted = _shifted(shapes, wanted)
     equal = ((old, new) for old, new in pairs.items() if pattern(bare(new)) not in shifted)
     return [Matched((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in equal], own
+
+
+def _own_names(matches: list[Matched], shapes: Shapes, wanted: Shapes) -> list[Matched]:
+    """Match the tensors that no match renames with their own names, rather than others: they keep these names."""
+    left = shapes.keys() - {name for match in matches for name in match.sources}
+    while clash := [match for match in matches if not left.isdisjoint(match.targets)]:
+        matches = [match for match in matches if match not in clash]
+        own = [name for match in clash for name in match.targets if name in left]
+        matches += [Matched((name,), (name,), _as_it_is(name, name, shapes, wanted)[0], CONTRARY) for name in own]
+        left = shapes.keys() - {name for match in matches for name in match.sources}
+    return matches
 
 
 def _shifted(shapes: Shapes, wanted: Shapes) -> set[str]:
