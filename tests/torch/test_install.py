@@ -106,7 +106,7 @@ def test_the_copier_of_pytorch_is_not_entered(monkeypatch: pytest.MonkeyPatch) -
     assert list(made.state_dict()) == list(state)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_script_modules_are_assigned() -> None:
     """Their registries are not dicts."""
     scripted = torch.jit.script(nn.Linear(2, 2))

@@ -109,7 +109,7 @@ def _saved(obj, **options):
 
 @pytest.mark.parametrize("name", OBJECTS)
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:Validating sparse tensor invariants")
 def test_objects_come_back_as_from_pytorch(tmp_path, name, new):
     """Values, types, strides, storages, flags and attributes are PyTorch's, read or mapped, restricted or not."""
     if name == "new_dtype" and not new:
@@ -323,14 +323,14 @@ def test_the_other_byte_order_is_turned():
 def test_scripts_are_given_to_torchscript(tmp_path):
     """A TorchScript archive is loaded by torch.jit with a warning, and refused where only weights are wanted."""
     path = tmp_path / "script.pt"
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match=r"torch\.jit"):
         torch.jit.script(nn.Linear(2, 2)).save(path)
     with (
         pytest.warns(UserWarning, match="dispatching to 'torch.jit.load'"),
         pytest.raises(RuntimeError, match="TorchScript"),
     ):
         load(path)
-    with pytest.warns((UserWarning, DeprecationWarning)):
+    with pytest.warns((UserWarning, DeprecationWarning, FutureWarning)):
         assert load(path, weights_only=False).weight.shape == (2, 2)
 
 
@@ -445,6 +445,7 @@ def test_installed_they_are_pytorchs():
     assert torch.load is THEIRS
 
 
+@pytest.mark.filterwarnings("ignore:Python 3.14 will, by default, filter extracted tar")
 def test_tars_are_read_where_they_may_run_code(tmp_path):
     """PyTorch's oldest files come back as from PyTorch, and are refused where only weights are wanted."""
     from tests.hostile.build import streams

@@ -196,7 +196,7 @@ class Arrivals:
                 joint.agree()
             for stage in self._stages:
                 torch.autograd.graph.increment_version(list(stage.tensors))
-            copies = [stage.copies(found) for stage, found in zip(self._stages, staged)]
+            copies = list(map(Stage.copies, self._stages, staged))
             # A single call, in which Python does not handle signals: KeyboardInterrupt is raised before it, or after it.
             deque(chain(*copies, map(done.append, [True])), maxlen=0)
         except BaseException:
