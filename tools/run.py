@@ -96,8 +96,7 @@ IMPORTS = ("lint-imports --no-logo",)
 DOCS = ("mkdocs build --quiet --strict",)
 # What saves and resumes in files, over a simulated system (tests/systems).
 SAVING = (
-    "tests/files/stores tests/files/test_system.py tests/files/test_local.py tests/files/test_object.py "
-    "tests/files/test_parallel.py tests/files/test_atomic.py tests/files/test_set.py tests/files/test_shares.py "
+    "tests/files/test_system.py tests/files/test_local.py tests/files/test_atomic.py "
     "tests/formats/many_files/test_shards.py tests/training/test_manager.py tests/training/run_directory"
 )
 
