@@ -136,6 +136,53 @@ def test_an_error_while_the_content_is_made_ends_the_threads(path):
     assert not [thread for thread in threading.enumerate() if thread.name == "statedict-write"]
 
 
+def test_without_threads_the_save_writes_itself(path, monkeypatch):
+    """A system that refuses more threads does not prevent a save, and an error is that of the save."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    system = Watched()
+    files.write(path, parts(), system=system)
+    assert path.read_bytes() == EXPECTED
+    assert system.written
+    with pytest.raises(OSError, match="Input/output"):
+        files.write(path, parts(), system=Watched(refused(errno.EIO)))
+    assert path.read_bytes() == EXPECTED
+
+
+def test_threads_have_ended_before_the_file_is_closed(path, monkeypatch):
+    """An interrupt while a save waits for its threads leaves none that still writes to the descriptor."""
+    join, goes_on = threading.Thread.join, threading.Event()
+    waited = []
+
+    def interrupted(thread, timeout=None):
+        waited.append(thread)
+        if len(waited) == 1:
+            raise KeyboardInterrupt
+        goes_on.set()
+        join(thread, timeout)
+
+    class Slow(Watched):
+        def write(self, fd, buffers, offset):
+            if fd in self.direct:
+                goes_on.wait()
+            return super().write(fd, buffers, offset)
+
+        def close(self, fd):
+            if fd in self.direct:
+                assert not [thread for thread in threading.enumerate() if thread.name == "statedict-write"]
+            super().close(fd)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    monkeypatch.setattr(_direct, "BUFFERS", 64)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, parts(), system=Slow())
+    assert path.read_bytes() == OLD
+    assert len(waited) == 3
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     cuts=st.lists(st.integers(0, 400_000), max_size=6),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import threading
 from contextlib import ExitStack
 
@@ -239,6 +240,22 @@ def test_a_child_process_does_not_keep_a_lease(leased):
     os.close(stop)
     os.close(resume)
     os.waitpid(child, 0)
+
+
+def test_the_programs_handler_of_the_signal_is_not_called(leased):
+    """Nobody is told that a writer waits: the lease is asked, when it matters."""
+    seam, path, fd = leased
+    called = []
+    before = signal.signal(signal.SIGURG, lambda *_: called.append(1))
+    try:
+        with ExitStack() as until:
+            is_held = seam.lease(fd, until)
+            with pytest.raises(BlockingIOError):
+                os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            assert not is_held()
+    finally:
+        signal.signal(signal.SIGURG, before)
+    assert called == []
 
 
 def test_files_that_others_may_change_are_not_leased(leased, monkeypatch):

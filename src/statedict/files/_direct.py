@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-# Offsets, lengths and addresses must be multiples of the disk's block size, which is at most this.
-ALIGNMENT = 4096
+# Offsets, lengths and addresses must be multiples of the disk's block size, which is at most this; and a page in the cache
+# must not contain bytes that are written past it.
+ALIGNMENT = max(4096, mmap.PAGESIZE)
 # Fewer bytes than this are written through the page cache.
 SHORTEST = 256 << 10
 BUFFER, BUFFERS, THREADS = 2 << 20, 4, 2
@@ -25,7 +26,7 @@ Cached = Callable[[int, Sequence[memoryview]], None]
 
 
 class DirectWriter:
-    """Takes the bytes of a file, in any order, and writes aligned runs of them in threads."""
+    """Takes the bytes of a file, in any order but each only once, and writes aligned runs of them in threads."""
 
     def __init__(self, direct: Direct, cached: Cached) -> None:
         self._direct, self._cached = direct, cached
@@ -64,10 +65,11 @@ class DirectWriter:
 
     def close(self) -> None:
         """Wait until the threads have ended; what has not been handed over to them is dropped."""
-        for _ in self._threads:
-            self._full.put(None)
-        while self._threads:
-            self._threads.pop().join()
+        self._full.put(None)
+        # They stay in the list: if waiting is interrupted, the next call waits for them before the file is closed.
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
     def _begin(self, offset: int) -> memoryview:
         """Collect the bytes from `offset` on; return the buffer for them."""
@@ -93,20 +95,34 @@ class DirectWriter:
         if first == last:
             self._free.put(buffer)
             return
+        if self._has_threads():
+            self._full.put((buffer, slice(first, last), self._offset + first))
+        else:
+            self._take(buffer, slice(first, last), self._offset + first)
+
+    def _has_threads(self) -> bool:
+        """Start a thread, unless there are enough; return whether there is one."""
         if len(self._threads) < THREADS:
             self._threads.append(threading.Thread(target=self._run, name="statedict-write", daemon=True))
-            self._threads[-1].start()
-        self._full.put((buffer, slice(first, last), self._offset + first))
+            try:
+                self._threads[-1].start()
+            except RuntimeError:
+                self._threads.pop()  # the system refuses more threads
+        return bool(self._threads)
 
     def _run(self) -> None:
         while (taken := self._full.get()) is not None:
-            buffer, blocks, offset = taken
-            try:
-                if self._error is None:
-                    self._write(buffer[blocks], offset)
-            except BaseException as error:  # noqa: BLE001  # raised in the thread that saves
-                self._error = error
-            self._free.put(buffer)
+            self._take(*taken)
+        self._full.put(None)  # for the other thread
+
+    def _take(self, buffer: memoryview, blocks: slice, offset: int) -> None:
+        """Write these blocks of a buffer, which is then free; `write` and `finish` raise an error of it."""
+        try:
+            if self._error is None:
+                self._write(buffer[blocks], offset)
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that saves
+            self._error = error
+        self._free.put(buffer)
 
     def _write(self, data: memoryview, offset: int) -> None:
         try:

@@ -147,9 +147,11 @@ def lease(fd: int, until: ExitStack) -> Callable[[], bool] | None:
         return None
     until.callback(os.close, own)
     try:
-        # Sent when somebody waits. The default, SIGIO, ends the process; SIGURG is ignored.
+        # The signal when somebody waits. The default, SIGIO, ends the process; SIGURG is ignored, unless the program has a
+        # handler. The lease sets who gets it: afterwards nobody.
         fcntl.fcntl(own, fcntl.F_SETSIG, signals.SIGURG)
         fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(own, fcntl.F_SETOWN, 0)
     except OSError:
         return None
     until.callback(_end_lease, own)

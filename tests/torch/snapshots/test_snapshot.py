@@ -580,6 +580,36 @@ def test_a_state_of_another_form_changes_nothing(name):
     assert repr(tree) == repr(optimizer_state(1, 0.1))
 
 
+def with_metadata(metadata):
+    state = OrderedDict(w=torch.ones(2))
+    state._metadata = metadata
+    return state
+
+
+UNUSUAL = {
+    "a key of negative zero": ({0.0: 1}, {-0.0: 1}),
+    "metadata that is a number": (with_metadata({}), with_metadata(5)),
+    "metadata that is a tuple": (with_metadata(()), with_metadata(())),
+    "a state that is a tuple": ((1, torch.ones(2)), (2, torch.zeros(2))),
+    "a state that is a number": (1, 2),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_states_are_copied_as_they_are(name):
+    """What cannot be overwritten, or is equal to another state without being the same, is copied anew."""
+    first, second = UNUSUAL[name]
+    assert repr(retaken(first, second)[1]) == repr(second)
+    assert getattr(retaken(first, second)[1], "_metadata", None) == getattr(second, "_metadata", None)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_does_not_end_the_process():
+    """A nested tensor, which PyTorch's guards cannot look at, may take the place of another one."""
+    second = {"w": torch.nested.nested_tensor([torch.ones(2), torch.zeros(1)])}
+    assert repr(retaken({"w": torch.ones(2)}, second)[1]) == repr(second)
+
+
 def test_tensors_inside_other_values_stay_there():
     """A state with a list of one tensor is copied as that, the second time too."""
     state = StateDict({"w": torch.ones(2), "extra": [torch.zeros(3)]})

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import chain, compress
 from math import prod
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +24,9 @@ from ._shared_memory import overlap
 
 # Bytes. Tensors up to this size are copied as rows of bytes.
 ROW = 4096
-_OFFSET = torch.Tensor.storage_offset
-_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
+_OFFSET, _IS_NESTED = torch.Tensor.storage_offset, attrgetter("is_nested")
+# Keys that are the same if they are equal and have the same type. (0.0 and -0.0 are not.)
+_KEYS = frozenset({str, int, bool, bytes, type(None)})
 # Values that cannot change, so that the copy can contain them; and so can tuples of them.
 FIXED = frozenset({int, float, bool, str, type(None)})
 _CONTAINERS = frozenset({dict, OrderedDict, StateDict, list})
@@ -56,7 +57,7 @@ class StateContents(NamedTuple):
 
 
 def read(tree: Any) -> tuple[StateForm, StateContents] | None:
-    """Return the form and the contents of a state; None if a container occurs twice.
+    """Return the form and the contents of a state; None if a container occurs twice, or is of another type.
 
     >>> form, contents = read({"step": 3, "betas": [0.9, 0.999]})
     >>> contents.values, form.sizes
@@ -65,6 +66,8 @@ def read(tree: Any) -> tuple[StateForm, StateContents] | None:
     form, contents = StateForm([], [], [], [], []), StateContents([], [])
     level = [tree]
     while level:
+        if not _CONTAINERS.issuperset(map(type, level)):
+            return None
         here = [each._values if type(each) is StateDict else each for each in level]
         keys = [*chain.from_iterable(each for each in here if type(each) is not list)]
         values = [*chain.from_iterable(each if type(each) is list else each.values() for each in here)]
@@ -183,13 +186,14 @@ def remember(tree: Any, copy: Any) -> Memory | None:
 def _layout_check(tensors: Sequence[torch.Tensor], kinds: Kinds) -> Callable[[Sequence[torch.Tensor]], bool]:
     """Return a function that compares the types, dtypes, shapes and strides of other tensors with those of `tensors`.
 
-    The guards of torch.compile do that in C++, in a quarter of the time of `kinds_of`, but are not public.
+    The guards of torch.compile do that in C++, in a quarter of the time of `kinds_of`, but are not public. They would end
+    the process at a nested tensor, which has no strides.
     """
     try:
         guards = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
     except (AttributeError, TypeError):
         return lambda others: kinds_of(others) == kinds
-    return lambda others: bool(guards.check(*others))
+    return lambda others: not any(map(_IS_NESTED, others)) and bool(guards.check(*others))
 
 
 def _is_fixed(value: Any) -> bool:

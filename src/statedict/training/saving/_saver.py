@@ -139,6 +139,8 @@ class Saver:
             meter = _meter(content.own)
         except BaseException as error:  # noqa: BLE001  # raised by the job
             job = partial(save.fail, error)
+            # It may have been interrupted while it overwrote an earlier copy.
+            memory = CopyMemory()
         else:
             job = partial(self._write_together, save, content, meter)
         if not self._options.asynchronous:
