@@ -89,7 +89,7 @@ def test_the_other_ways_to_merge(files):
 def test_models_that_differ_do_not_merge(files):
     """Names that only one has are told."""
     _, paths = files
-    with pytest.raises(MergeError, match=r"source 1 does not have .*1\.running_mean") as caught:
+    with pytest.raises(MergeError, match=r"sources\[1\] does not have .*1\.running_mean") as caught:
         statedict.merge([paths[0], {"0.weight": torch.ones(4, 3)}])
     assert "2.weight" in caught.value.names
 

@@ -41,8 +41,8 @@ def test_inverse_of_a_converting_rule():
 WRONG = [
     ("a b", "is not a rule: expected 'OLD -> NEW'"),
     ("a -> b -> c", "is not a rule"),
-    ("a -> ", "a template is empty"),
-    ("a. -> ", "for all names that begin so write 'a\\.{\\*p}'"),
+    ("a -> ", "a name is empty"),
+    ("a. -> ", r"'prefix\.{\*p} -> {\*p}' removes a prefix"),
     ("a.{i} -> b.{j}", "{j} is on the right only"),
     ("a, b -> c", "join several tensors with"),
     ("a.{q,k} -> b", "join several tensors with"),

@@ -286,7 +286,7 @@ def inductor(run):
 # what is in the model
 
 
-@ROWS.row("dropout and random augmentation")
+@ROWS.row("dropout and random augmentation (RNG state, seeds)")
 def dropout(run):
     model = nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 16), nn.AlphaDropout(0.1), nn.Linear(16, 4))
     train(run, model, torch.optim.SGD(model.parameters(), lr=0.1))

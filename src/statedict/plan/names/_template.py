@@ -86,15 +86,13 @@ class Template:
 def expand(text: str) -> list[Template]:
     """Return the templates that a text stands for: several if it has choices, the last choice varying first.
 
-    Raises ValueError if a brace is not part of a placeholder, or if the text is only the beginning of a name.
+    Raises ValueError if the text is empty, or if a brace is not part of a placeholder.
 
     >>> [str(template) for template in expand("layers.{i}.attn.{q,k}.weight")]
     ['layers.{i}.attn.q.weight', 'layers.{i}.attn.k.weight']
     """
     if not text:
-        raise ValueError("a template is empty; use '{*p}' for a whole name")
-    if text.endswith("."):
-        raise ValueError(f"{text!r} is not a whole name; for all names that begin so write {text + '{*p}'!r}")
+        raise ValueError("a name is empty: '{*p}' stands for any name, and 'prefix.{*p} -> {*p}' removes a prefix")
     choices: list[list[str | Placeholder]] = []
     end = 0
     for found in _TOKEN.finditer(text):
