@@ -76,6 +76,12 @@ SUITES = {
         "(fsdp or merging_adapters or modules_to_save or inject)",
     ),
     "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy and not ddp and not strategy"),
+    "fabric": Suite(
+        "src", "tests/tests_fabric", ("test_fabric.py", "test_wrappers.py", "strategies/test_ddp.py",
+                                      "strategies/test_strategy.py", "utilities/test_load.py",
+                                      "utilities/test_optimizer.py"),
+        "(save or load or state or checkpoint or optimizer) and not standalone and not hub",
+    ),
     "ignite": Suite(".", ".", ("tests/ignite/handlers/test_checkpoint.py", "tests/ignite/handlers/test_ema_handler.py")),
     "transformers": Suite(
         "src", ".", (*(f"tests/models/{name}/test_modeling_{name}.py" for name in FAMILIES),
