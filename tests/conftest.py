@@ -70,8 +70,13 @@ class OptionalModule(pytest.Module):
         try:
             return super()._getobj()
         except self.CollectError as error:
-            missing = getattr(error.__cause__, "name", None) or ""
-            if isinstance(error.__cause__, ModuleNotFoundError) and missing.partition(".")[0] in OPTIONAL:
+            from statedict.errors import MissingDependencyError  # not before `--system`
+
+            cause = error.__cause__
+            if isinstance(cause, MissingDependencyError):
+                cause = cause.__cause__
+            missing = getattr(cause, "name", None) or ""
+            if isinstance(cause, ModuleNotFoundError) and missing.partition(".")[0] in OPTIONAL:
                 pytest.skip(f"needs the package {missing}", allow_module_level=True)
             raise
 

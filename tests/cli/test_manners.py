@@ -101,7 +101,7 @@ def test_a_pipe_gets_plain_lines(place, arguments):
         ]
 
 
-@pytest.mark.parametrize("arguments", [COMMANDS[name] for name in ("inspect", "verify", "runs", "help")])
+@pytest.mark.parametrize("arguments", [COMMANDS[name] for name in ("inspect", "verify", "runs")])
 def test_colours(place, arguments):
     """A terminal gets colours, or at least weights."""
     assert COLOURS.search(in_terminal(place, arguments))

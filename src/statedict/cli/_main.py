@@ -41,6 +41,11 @@ class Program(click.Group):
                 self.add_command(Command(getattr(import_module(f"._{name}", __package__), name)))
         return super().get_command(ctx, cmd_name)
 
+    def format_commands(self, ctx: Any, formatter: click.HelpFormatter) -> None:
+        # Click would cut each text at the end of the line.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.get_command(ctx, name).get_short_help_str(1000)) for name in COMMANDS])
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         if not args:
             args = ["--help"]
