@@ -69,6 +69,8 @@ def _parameter(found: Parameter, kind: Any, declared: Argument) -> click.Paramet
     if found.default is not Parameter.empty:
         settings["default"] = found.default
     if not isinstance(declared, Option):
+        metavar = settings["metavar"] if "default" not in settings else f"[{settings['metavar']}]"
+        settings["metavar"] = f"{metavar}..." if repeated else metavar
         return click.Argument([found.name], nargs=-1 if repeated else 1, **settings)
     names = declared.names or [f"--{found.name.replace('_', '-')}"]
     required = found.default is Parameter.empty
