@@ -234,10 +234,11 @@ def load_state_dict(
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or another object: completely, or not at all.
 
-    If this raises, neither `obj` nor the source has changed. There is one exception: if a file was read once, its checksums
-    were verified, and reading it a second time fails (the disk fails, or the file was changed), a note on the error lists
-    the tensors that have changed. A file is read twice if the system keeps it from being changed meanwhile (on Linux, your
-    own file on a local disk, if there is no other thread), or if the memory for a backup of the model is not available.
+    If this raises, neither `obj` nor the source has changed. There are two exceptions, for files that are read twice: first
+    to verify their checksums, then into the tensors. If the second read fails (the disk fails, or the file was changed), a
+    note on the error lists the tensors that have changed. KeyboardInterrupt is raised after the second read is complete.
+    Files are read twice if there is not enough memory for a backup of the model. On Linux, so is your own file on a local
+    disk, if the process has no other thread: there, nobody can change it between the two reads.
 
     Args:
         obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, or any object with `load_state_dict`.

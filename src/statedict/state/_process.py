@@ -39,8 +39,8 @@ def not_put_back(changed: Sequence[str]) -> str:
     more = f" and {len(changed) - SHOWN:,} more" if len(changed) > SHOWN else ""
     have = "has" if len(changed) == 1 else "have"
     return (
-        "The model could not be restored completely, because there was no backup of it: "
-        f"{len(changed):,} of its tensors {have} changed ({shown}{more}). All others are unchanged."
+        f"There is no backup of the model, and {len(changed):,} of its tensors {have} changed ({shown}{more}). "
+        "All others are unchanged."
     )
 
 

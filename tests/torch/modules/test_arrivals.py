@@ -118,6 +118,28 @@ def test_any_read_may_fail(path, size, dtype, way, monkeypatch):
         assert bool(getattr(caught.value, "__notes__", ())) is (failing >= again)
 
 
+@pytest.mark.parametrize("way", ["kept"], indirect=True)
+def test_an_error_that_passes_is_no_error(path, size, way, monkeypatch):
+    """If reading the verified bytes into the tensors fails once, they are read again, and the load has succeeded."""
+    model, wanted, overwrite, left = Model(*size, 0.5), Model(*size, 0.0), _arrivals.Arrivals._overwrite, []
+
+    def begins(self, steps):
+        left.append(1)
+        overwrite(self, steps)
+
+    def fail(nbytes):
+        if left == [1]:
+            left[0] = 0
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    statedict.load_state_dict(wanted, path)
+    monkeypatch.setattr(_arrivals.Arrivals, "_overwrite", begins)
+    before_reads(monkeypatch, fail)
+    assert statedict.load_state_dict(model, path).ok
+    assert left == [0, 1]
+    assert unchanged(model, elements(wanted))
+
+
 @pytest.mark.parametrize("way", ["backed up"], indirect=True)
 @pytest.mark.parametrize("how", ["rewritten", "cut"])
 def test_the_file_may_change_while_it_is_read(path, size, how, way, monkeypatch):

@@ -390,8 +390,8 @@ def test_a_read_that_fails_without_room_for_a_backup_says_what_changed(
     assert source.verified == 9
     changed = [key for key, value in made.state_dict().items() if value.tolist() != before[key]]
     assert caught.value.__notes__ == [
-        "The model could not be restored completely, because there was no backup of it: 4 of its tensors "
-        f"have changed ({', '.join(list(before)[:4])}). All others are unchanged."
+        f"There is no backup of the model, and 4 of its tensors have changed ({', '.join(list(before)[:4])}). "
+        "All others are unchanged."
     ]
     assert set(changed) <= set(list(before)[:4])
     damaged = Blocks(fail_verify=True)

@@ -80,7 +80,7 @@ def _own_names(matches: list[Matched], shapes: Shapes, wanted: Shapes) -> list[M
     """Match the tensors that no match renames with their own names, rather than others: they keep these names."""
     left = shapes.keys() - {name for match in matches for name in match.sources}
     while clash := [match for match in matches if not left.isdisjoint(match.targets)]:
-        matches = [match for match in matches if match not in clash]
+        matches = [match for match in matches if left.isdisjoint(match.targets)]
         own = [name for match in clash for name in match.targets if name in left]
         matches += [Matched((name,), (name,), _as_it_is(name, name, shapes, wanted)[0], CONTRARY) for name in own]
         left = shapes.keys() - {name for match in matches for name in match.sources}

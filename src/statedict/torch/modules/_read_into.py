@@ -148,11 +148,13 @@ class Arrivals:
             steps += [_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages]
             try:
                 self._overwrite(steps)
-            except BaseException:
-                if kept:
-                    # An interrupt, as a rule: what was verified is in the page cache.
-                    self._overwrite(steps)
-                raise
+            except BaseException as error:
+                if not kept:
+                    raise
+                # An interrupt, as a rule, which is raised when the load is complete: the bytes are in the page cache.
+                self._overwrite(steps)
+                if not isinstance(error, Exception):
+                    raise
 
     def _is_kept(self, until: ExitStack) -> bool:
         """Verify all storages, and return whether they are kept from being changed until the stack is closed."""

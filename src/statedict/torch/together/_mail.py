@@ -77,7 +77,7 @@ class Mail:
         return None
 
     def reason(self, rank: int) -> str:
-        """Why a rank is lost from which there is no message."""
+        """Return why a rank is lost. Call it only for a rank whose message did not come."""
         return self.lost.get(rank, self._late)
 
     def is_loss(self, error: str | None) -> bool:

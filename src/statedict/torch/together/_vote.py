@@ -7,11 +7,12 @@ gloo).
 1. Every rank sends its ballot to the first rank (the leader).
 2. The leader sends all ballots, the result, to the second rank (the deputy), which acknowledges them, and only then to the
    others. So if any rank knows the result, the deputy knows it too.
-3. Each other rank tells the deputy whether it has received the result. If it has not, because the leader is lost, it sends
-   its ballot instead and the deputy answers with the result, or, if there is none, with its own: the leader failed.
+3. Each other rank tells the deputy that it has received the result. If the leader is lost, the rank sends the deputy its
+   ballot instead. The deputy answers with the leader's result, or, if it has none, with one of its own, in which the leader
+   has failed.
 
-A rank that hangs is found by a time limit, and only the leader's limits decide who it is: the others wait so much longer for
-the leader that it has found out before, and the result names the rank. They name the leader only if the leader is silent.
+A rank that hangs is found by the leader's time limit. The other ranks wait for the leader longer than the leader waits for
+them, so the leader finds that rank first, and its result names it. They name the leader only if the leader is silent.
 """
 
 from __future__ import annotations
