@@ -23,7 +23,7 @@ from ._set import FileSet, write_set
 from ._shares import Range, Shares, Sum, joined, shares, whole
 from ._slice import FileSlice
 from ._system import System
-from ._write import Fill, Frame, Part, Payload, fill, write
+from ._write import Fill, Frame, Part, Payload, fill, total_of, write, write_summed
 from .stores._bucket import ABSENT, Bucket, StoredObject, put_surely
 from .stores._open import open_bucket
 from .stores._upload import Upload
@@ -34,5 +34,5 @@ __all__ = [
     "StoredObject", "Sum", "System", "Upload", "Written", "check_inside", "checksums", "checksums_of",
     "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name",
     "is_url", "joined", "local_path", "open", "open_bucket", "open_folder", "put_surely", "read_checked",
-    "redacted", "remove_abandoned", "shares", "spread", "system", "whole", "write", "write_set",
+    "redacted", "remove_abandoned", "shares", "spread", "system", "total_of", "whole", "write", "write_set", "write_summed",
 ]  # fmt: skip

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import accumulate, chain, groupby
 from typing import Any, NamedTuple, Protocol
 
 from ._atomic import Replacement, check_durability
-from ._checksum import crc32
+from ._checksum import combine, crc32
 from ._open import local_path
 from ._output import Durable
 from ._system import MOST_BUFFERS, SYSTEM, System
@@ -151,6 +150,46 @@ def write(
         )
 
 
+class _Summed:
+    """A Part whose CRC-32 is known after `chunks`."""
+
+    def __init__(self, part: Part) -> None:
+        self.nbytes, self.last = part.nbytes, part.last
+        self.crc32 = 0
+        self._part = part
+
+    def chunks(self) -> Iterator[memoryview]:
+        crc = 0
+        if isinstance(self._part, Payload):
+            yield from self._part.chunks()
+            crc = self._part.crc32
+        else:
+            for chunk in self._part.chunks():
+                crc = crc32(chunk, crc)
+                yield chunk
+        self.crc32 = crc
+
+
+def write_summed(target: Any, parts: Sequence[Part], *, durable: Durable = True) -> int:
+    """Write the parts as `write` does, and return the CRC-32 of the whole file. Its size is `total_of(parts)`.
+
+    It is that of the file without reading it: the parts follow each other without gaps, each is written by this process
+    only and once (one that is made last is not written before), and a chunk is summed when it is handed over to be written,
+    after which it must not change. Writes that fail raise. Memory that another thread changes nevertheless does not match
+    the sum, as it does not match the checksums inside the file, so the damage is found.
+
+    >>> import io
+    >>> write_summed(io.BytesIO(), [Frame(2, lambda: b"ab"), Frame(1, lambda: b"c")]) == crc32(b"abc")
+    True
+    """
+    summed = [_Summed(part) for part in parts]
+    write(target, summed, durable=durable)
+    total = 0
+    for part in summed:
+        total = combine(total, part.crc32, part.nbytes)
+    return total
+
+
 def total_of(parts: Sequence[Part]) -> int:
     """Return the size of the file that the parts form."""
     return sum(part.nbytes for part in parts)
@@ -200,7 +239,7 @@ def _stream(stream: Any, parts: Sequence[Part]) -> None:
                     pass
     for part in parts:
         if isinstance(stream, Upload):
-            stream.take(part.chunks(), partial(getattr, part, "crc32") if isinstance(part, Payload) else None)
+            stream.take(part.chunks())
             continue
         for chunk in part.chunks():
             _write_all(stream, chunk)

@@ -69,6 +69,7 @@ from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
 from ._table import open as open
 from ._write import WRITERS
+from ._write import parts as parts
 from ._write import write as write
 from .checkpoint._checkpoint import Checkpoint as Checkpoint
 from .checkpoint._checkpoint import Finding as Finding
@@ -117,6 +118,7 @@ __all__ = [
     "named_leaves",
     "open",
     "part_at",
+    "parts",
     "placement_text",
     "read_array",
     "runs_of",

@@ -75,6 +75,11 @@ def write(
         function(SHARDED)(obj, path, parts, max_shard_size, metadata, durable, fill=fill, **names)
 
 
+def parts(obj: Any, *, substitute: Callable[[Any], Any] = lambda value: value) -> list[Part]:
+    """Return the parts of the file that `write` writes with `format="torch"`."""
+    return _with_texts(WRITERS["torch"], obj, None, substitute=substitute)
+
+
 def _require_joint(target: Any, row: Format) -> None:
     """Raise SaveError if several processes cannot write this format to this target together."""
     sharded = "the processes that have its parts write the file together"

@@ -6,10 +6,10 @@ The manager, saving and resuming know a run by this protocol only. `run_director
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from statedict import files
 from statedict.formats.runs import FileFacts, Manifest
@@ -50,11 +50,8 @@ class Draft(Protocol):
     @property
     def uploaded(self) -> Mapping[str, FileFacts]: ...
 
-    def create(self, name: str) -> AbstractContextManager[Any]:
-        """Return the context in which a file is written: to the path, or the binary file object, that it provides."""
-
-    def size(self, name: str) -> int:
-        """Return the size of a file that was written here."""
+    def write(self, name: str, parts: Sequence[files.Part]) -> None:
+        """Write a file."""
 
     def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
         """Make `name` the same as a file of another checkpoint, without its bytes; return False if that is impossible."""
@@ -62,7 +59,7 @@ class Draft(Protocol):
     def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
         """Return the facts of all files; `uploaded` are those of all ranks."""
 
-    def finish(self, manifest: Manifest, *, durable: bool) -> None:
+    def finish(self, manifest: Manifest) -> None:
         """Write the manifest and make the checkpoint visible, in one step. It replaces one of the same step.
 
         Raises AfterSaveError if that was done but something after it failed.
@@ -119,10 +116,10 @@ class TrainingRun(Protocol):
         Raises LockedError if another manager holds the lock.
         """
 
-    def begin(self, step: int) -> Draft:
-        """Start a checkpoint."""
+    def begin(self, step: int, *, durable: bool) -> Draft:
+        """Start a checkpoint. `durable`: it is on the disk when it is finished."""
 
-    def draft(self, key: str) -> Draft:
+    def draft(self, key: str, *, durable: bool) -> Draft:
         """Return the draft that another rank has started."""
 
     def remove(self, place: Place) -> bool:
@@ -173,7 +170,3 @@ def name_of(place: Place) -> str:
 def above(place: Place) -> Place:
     """Return the place of the run that a checkpoint is in."""
     return place.parent if isinstance(place, Path) else place.rstrip("/").rpartition("/")[0]
-
-
-# Writes a state to the path or binary file object that it is given.
-Write = Callable[[Any], object]

@@ -24,7 +24,7 @@ from statedict.errors import (
     RunGoneError,
     UnknownNameError,
 )
-from statedict.files import open_bucket
+from statedict.files import Frame, open_bucket
 from statedict.formats import runs
 from statedict.training import all_steps
 from statedict.training.run_store import _index, _lock, _run
@@ -210,10 +210,9 @@ def test_a_writer_that_was_thought_dead_cannot_complete_its_checkpoint(url, else
     elsewhere()
     late = CheckpointManager(url, random=False)
     late._ownership.hold(seize=True)
-    drafts = [late._run.begin(step) for step in (1, 2)]
+    drafts = [late._run.begin(step, durable=True) for step in (1, 2)]
     for draft in drafts:
-        with draft.create("value.pt") as stream:
-            stream.write(b"late")
+        draft.write("value.pt", [Frame(4, lambda: b"late")])
     elsewhere()
     with CheckpointManager(url, random=False) as manager:
         manager.save(3, value=Value(3))
@@ -221,7 +220,7 @@ def test_a_writer_that_was_thought_dead_cannot_complete_its_checkpoint(url, else
     for draft in drafts:
         manifest = late._run.manifest(place_of(url, 3))
         with pytest.raises(LockedError, match="it has taken over the run"):
-            draft.finish(manifest, durable=True)
+            draft.finish(manifest)
         assert late._run.steps().keys() == {1, 3}
     with CheckpointManager(url, random=False) as manager:
         manager.save(4)
@@ -455,8 +454,7 @@ def test_an_unfinished_save_is_deleted(url, elsewhere):
     """Also by a manager that has looked at the run before it saves."""
     dead = CheckpointManager(url, random=False)
     dead._ownership.hold(seize=True)
-    with dead._run.begin(1).create("value.pt") as stream:
-        stream.write(b"unfinished")
+    dead._run.begin(1, durable=True).write("value.pt", [Frame(10, lambda: b"unfinished")])
     elsewhere()
     with CheckpointManager(url, random=False) as manager:
         assert manager.resume() is None

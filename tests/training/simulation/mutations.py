@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from statedict.errors import ConflictError
-from statedict.files import System
+from statedict.files import Part, System, total_of, write_summed
 from statedict.formats import runs
 from statedict.formats.runs import MANIFEST, FileFacts, name_of
 from statedict.training._keep import Saved, expired
@@ -174,20 +173,17 @@ def manifest_uploaded_first() -> list[Replaced]:
     """The manifest is written before the files that it lists are uploaded."""
     finish = _draft.StoreDraft.finish
 
-    @contextmanager
-    def create(self: _draft.StoreDraft, name: str) -> Iterator[BytesIO]:
+    def write(self: _draft.StoreDraft, name: str, parts: Sequence[Part]) -> None:
         stream = BytesIO()
-        yield stream
-        content = stream.getvalue()
-        self.uploaded[name] = FileFacts(len(content), zlib.crc32(content))
-        self.contents = {**getattr(self, "contents", {}), name: content}
+        self.uploaded[name] = FileFacts(total_of(parts), write_summed(stream, parts))
+        self.contents = {**getattr(self, "contents", {}), name: stream.getvalue()}
 
-    def early(self: _draft.StoreDraft, manifest: Any, *, durable: bool) -> None:
-        finish(self, manifest, durable=durable)
+    def early(self: _draft.StoreDraft, manifest: Any) -> None:
+        finish(self, manifest)
         for name, content in getattr(self, "contents", {}).items():
             self._run.bucket.upload(f"{self.key}/{name}", [content])
 
-    return [(_draft.StoreDraft, "create", create), (_draft.StoreDraft, "finish", early)]
+    return [(_draft.StoreDraft, "write", write), (_draft.StoreDraft, "finish", early)]
 
 
 def put_without_condition() -> list[Replaced]:
@@ -233,7 +229,7 @@ def listed_after_fence() -> list[Replaced]:
 def name_used_again() -> list[Replaced]:
     """The folder of a save has the first number that is free, so it may have the name of one that is being deleted."""
 
-    def begin(self: _run.StoreRun, step: int) -> _draft.StoreDraft:
+    def begin(self: _run.StoreRun, step: int, *, durable: bool) -> _draft.StoreDraft:
         taken = {entry.key.partition("/")[0] for entry in self.bucket.list(name_of(step))}
         key = next(name for n in count() if (name := f"{name_of(step)}-{n:016x}") not in taken)
         self._drafts.add(key)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from .._checksum import combine, crc32
 from ._bucket import Bucket
 
 # Bytes and chunks of a block, which is handed over at a time, and how many blocks may wait. Chunks of fewer than SMALL bytes
@@ -29,13 +28,10 @@ class Upload:
     """A binary file object for writing one object of a bucket: a context manager in which it is written.
 
     Nothing is visible in the store before the context ends without an error, which raises that of the upload, if any.
-
-    Attributes:
-        nbytes, crc32: of what has been written.
     """
 
     def __init__(self, bucket: Bucket, key: str) -> None:
-        self.nbytes = self.crc32 = 0
+        self._nbytes = 0
         self._bucket, self._key = bucket, key
         self._block: list[Chunk] = []
         self._room = BLOCK
@@ -55,26 +51,18 @@ class Upload:
         self.take(bytes(view[start : start + BLOCK]) for start in range(0, len(view), BLOCK))
         return len(view)
 
-    def take(self, chunks: Iterable[Chunk], crc_of: Callable[[], int] | None = None) -> None:
-        """Take chunks that are not modified later, without copying them; `crc_of` returns their CRC-32 after the last one.
-
-        Copying and another checksum would take 0.7 times the processor time of sending (benchmarks/stores.py).
-        """
-        before, start = self.crc32, self.nbytes
+    def take(self, chunks: Iterable[Chunk]) -> None:
+        """Take chunks that are not modified later, without copying them."""
         for chunk in chunks:
-            if crc_of is None:
-                self.crc32 = crc32(chunk, self.crc32)
-            self.nbytes += len(chunk)
+            self._nbytes += len(chunk)
             for at in range(0, len(chunk), BLOCK):
                 self._block.append(chunk[at : at + BLOCK])
                 self._room -= len(self._block[-1])
                 if self._room <= 0 or len(self._block) == MOST:
                     self._hand_over()
-        if crc_of is not None:
-            self.crc32 = combine(before, crc_of(), self.nbytes - start)
 
     def tell(self) -> int:
-        return self.nbytes
+        return self._nbytes
 
     def flush(self) -> None:
         """Do nothing: what was written is uploaded in parts."""

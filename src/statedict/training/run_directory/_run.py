@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from statedict import files
@@ -65,11 +65,11 @@ class DirectoryRun:
         _changes.sync(self.at)
         return lock
 
-    def begin(self, step: int) -> DirectoryDraft:
-        return DirectoryDraft(self.at, _changes.begin(self.at, step))
+    def begin(self, step: int, *, durable: bool) -> DirectoryDraft:
+        return DirectoryDraft(self.at, _changes.begin(self.at, step), durable=durable)
 
-    def draft(self, key: str) -> DirectoryDraft:
-        return DirectoryDraft(self.at, self.at / key)
+    def draft(self, key: str, *, durable: bool) -> DirectoryDraft:
+        return DirectoryDraft(self.at, self.at / key, durable=durable)
 
     def remove(self, place: Place) -> bool:
         return _changes.remove(self.at, Path(place))
@@ -96,30 +96,23 @@ class DirectoryRun:
 class DirectoryDraft:
     """A checkpoint in a hidden directory of the run."""
 
-    def __init__(self, directory: Path, path: Path) -> None:
+    def __init__(self, directory: Path, path: Path, *, durable: bool) -> None:
         self._directory = directory
+        self._durable = durable
         self.place = path
-        self._facts: dict[str, FileFacts | None] = {}
+        self.uploaded: dict[str, FileFacts] = {}
 
     @property
     def key(self) -> str:
         return self.place.name
 
-    @contextmanager
-    def create(self, name: str) -> Iterator[Path]:
+    def write(self, name: str, parts: Sequence[files.Part]) -> None:
         path = self.place / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield path
-        self._facts[name] = None
-
-    @property
-    def uploaded(self) -> Mapping[str, FileFacts]:
-        """The facts of the files written here; the files are read for them, once."""
-        self._facts = {name: known or FileFacts.of(self.place / name) for name, known in self._facts.items()}
-        return {name: known for name, known in self._facts.items() if known is not None}
-
-    def size(self, name: str) -> int:
-        return (self.place / name).stat().st_size
+        # At once: rank 0, which flushes the whole checkpoint, may be on another machine; and large files that are flushed
+        # are written past the page cache.
+        crc = files.write_summed(path, parts, durable="rename" if self._durable else "none")
+        self.uploaded[name] = FileFacts(files.total_of(parts), crc)
 
     def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
         """Link to a file of another checkpoint, if it is undamaged."""
@@ -131,7 +124,7 @@ class DirectoryDraft:
             # The file system does not support hard links, or the other checkpoint was deleted.
             return False
         if FileFacts.of(target) == facts:
-            self._facts[name] = facts
+            self.uploaded[name] = facts
             return True
         target.unlink()
         return False
@@ -140,11 +133,10 @@ class DirectoryDraft:
         known = {name: facts for each in uploaded for name, facts in each.items()}
         return {name: known.get(name) or FileFacts.of(self.place / name) for name in sorted(relative(self.place))}
 
-    def finish(self, manifest: Manifest, *, durable: bool) -> None:
+    def finish(self, manifest: Manifest) -> None:
         block = memoryview(runs.dump(manifest))
-        # Files are not flushed before: `finish` flushes each of them once.
         files.write(self.place / runs.MANIFEST, [files.Frame(len(block), lambda: block)], durable="none")
-        _changes.finish(self._directory, self.place, manifest.step, durable=durable)
+        _changes.finish(self._directory, self.place, manifest.step, durable=self._durable)
 
     def abandon(self) -> None:
         _changes.abandon(self.place)

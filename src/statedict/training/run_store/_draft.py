@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from statedict.files import Upload
+from statedict import files
 from statedict.formats.runs import FileFacts, Manifest
 
 from .._keep import Place
@@ -24,14 +23,10 @@ class StoreDraft:
         self.uploaded: dict[str, FileFacts] = {}
         self._run = run
 
-    @contextmanager
-    def create(self, name: str) -> Iterator[Upload]:
-        with Upload(self._run.bucket, f"{self.key}/{name}") as stream:
-            yield stream
-        self.uploaded[name] = FileFacts(stream.nbytes, stream.crc32)
-
-    def size(self, name: str) -> int:
-        return self.uploaded[name].nbytes
+    def write(self, name: str, parts: Sequence[files.Part]) -> None:
+        with files.Upload(self._run.bucket, f"{self.key}/{name}") as stream:
+            crc = files.write_summed(stream, parts)
+        self.uploaded[name] = FileFacts(files.total_of(parts), crc)
 
     def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
         """Let the store copy a file of another checkpoint of the run."""
@@ -49,8 +44,7 @@ class StoreDraft:
     def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
         return dict(sorted(pair for each in uploaded for pair in each.items()))
 
-    def finish(self, manifest: Manifest, *, durable: bool) -> None:
-        # Data that a store has accepted is durable.
+    def finish(self, manifest: Manifest) -> None:
         self._run.finish(self, manifest)
 
     def abandon(self) -> None:

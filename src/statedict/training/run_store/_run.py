@@ -93,12 +93,14 @@ class StoreRun:
         self._lock = StoreLock(self.name, self._index, seize=seize)
         return self._lock
 
-    def begin(self, step: int) -> StoreDraft:
+    # Data that a store has accepted is durable.
+
+    def begin(self, step: int, *, durable: bool) -> StoreDraft:
         key = runs.unique_name(step)
         self._drafts.add(key)
         return StoreDraft(self, key)
 
-    def draft(self, key: str) -> StoreDraft:
+    def draft(self, key: str, *, durable: bool) -> StoreDraft:
         return StoreDraft(self, key)
 
     def finish(self, draft: StoreDraft, manifest: Manifest) -> None:

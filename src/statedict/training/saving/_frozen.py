@@ -18,9 +18,9 @@ from hashlib import sha256
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from statedict import _api, files
+from statedict import files, formats
 from statedict.formats.runs import FileFacts
-from statedict.state import Leaf, StateDict, raw_values
+from statedict.state import Leaf, StateDict, collector_paused, raw_values
 
 from .._keep import Place
 from .._progress import Meter
@@ -95,17 +95,16 @@ def write(
             if not share(donor, digests[file], draft, file):
                 _save(shard, draft, file)
         places.update(dict.fromkeys(shard, file))
-        meter(draft.size(file))
+        meter(draft.uploaded[file].nbytes)
     index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
     text = json.dumps(index, indent=1).encode() + b"\n"
-    with draft.create(f"{name}{INDEX}") as target:
-        files.write(target, [files.Frame(len(text), lambda: text)], durable="none")
+    draft.write(f"{name}{INDEX}", [files.Frame(len(text), lambda: text)])
     return digests
 
 
 def _save(shard: StateDict, draft: Draft, file: str) -> None:
-    with draft.create(file) as target:
-        _api.save(shard, target, format="torch", durable=False)
+    with collector_paused():
+        draft.write(file, formats.parts(shard))
 
 
 def share(donor: Donor, digest: str, draft: Draft, target: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from statedict import _sources, formats
 from statedict.errors import AfterSaveError, FormatError, SaveError
 from statedict.formats.runs import FileFacts, Manifest
-from statedict.state import tensors_of
+from statedict.state import collector_paused, tensors_of
 
 from .. import _clock, _names
 from .._progress import Meter
@@ -66,9 +66,9 @@ def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) ->
 
     Raises AfterSaveError if the checkpoint is complete but its directory entry could not be flushed.
     """
-    draft = run.begin(content.step)
+    draft = run.begin(content.step, durable=durable)
     try:
-        complete(run, draft, content, Others(), meter, durable=durable)
+        complete(run, draft, content, Others(), meter)
     except AfterSaveError:
         raise
     except BaseException:
@@ -76,10 +76,10 @@ def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) ->
         raise
 
 
-def complete(run: TrainingRun, draft: Draft, content: Content, others: Others, meter: Meter, *, durable: bool) -> None:
+def complete(run: TrainingRun, draft: Draft, content: Content, others: Others, meter: Meter) -> None:
     """Write the files and the manifest into the draft, and finish it. `meter` counts the bytes written."""
     donor = donor_of(run) if any(content.frozen.values()) else Donor()
-    draft.finish(_write_files(draft, content, others, donor, meter), durable=durable)
+    draft.finish(_write_files(draft, content, others, donor, meter))
 
 
 def donor_of(run: TrainingRun) -> Donor:
@@ -111,7 +111,7 @@ def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, m
         with named(name, state):
             if parts is None:
                 write_state(state, draft, objects[name])
-                meter(draft.size(objects[name]))
+                meter(draft.uploaded[objects[name]].nbytes)
             else:
                 shards[name] = _frozen.write(draft, stems[name], parts, donor, meter)
     manifest = Manifest(
@@ -135,11 +135,8 @@ def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, m
 
 def write_state(state: Any, draft: Draft, name: str) -> None:
     """Write a state or tree to a file; NumPy arrays stay NumPy arrays, and tensors stay tensors."""
-    substitute = _sources.States().of
-    with draft.create(name) as target:
-        formats.write(
-            state, target, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute
-        )
+    with collector_paused():
+        draft.write(name, formats.parts(state, substitute=_sources.States().of))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict import _api, files
+from statedict import files
 from statedict.errors import AfterSaveError, SaveError
 from statedict.formats.runs import FileFacts
 
@@ -135,7 +135,7 @@ class SaveOfRanks:
             task = self._begin(content)
             if not task.key:
                 return False
-            draft = self._begun or self._run.draft(task.key)
+            draft = self._begun or self._run.draft(task.key, durable=self._durable)
             self._agree(
                 lambda: self._write_part(draft, content, task),
                 lambda wrote: self._complete(draft, content.own, wrote, meter),
@@ -186,7 +186,7 @@ class SaveOfRanks:
         with self._run.translated():
             # Retry the deletions that failed in an earlier save.
             self._run.tidy()
-            self._begun = self._run.begin(offers[0].step)
+            self._begun = self._run.begin(offers[0].step, durable=self._durable)
             donor = _save.donor_of(self._run) if any(offer.has_frozen for offer in offers) else Donor()
         return [
             Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()}, donor)
@@ -210,16 +210,10 @@ class SaveOfRanks:
                     digest = shards.setdefault(name, {})[target] = _frozen.digest_of(file)
                     if _frozen.share(task.donor, digest, draft, target):
                         continue
-                self._write(draft, target, file.parts)
+                draft.write(target, file.parts)
         if content.random is not None:
-            with draft.create(_random.file_of(rank)) as random:
-                _api.save(content.random, random, format="torch", durable=False)
+            _save.write_state(content.random, draft, _random.file_of(rank))
         return Wrote(stored, draft.uploaded, shards, content.differing)
-
-    def _write(self, draft: Draft, name: str, parts: Sequence[files.Part]) -> None:
-        # Rank 0, which flushes the whole checkpoint, may be on another machine.
-        with draft.create(name) as target:
-            files.write(target, parts, durable="rename" if self._durable else "none")
 
     def _complete(self, draft: Draft, own: _save.Content, wrote: list[Wrote], meter: Meter) -> list[None]:
         from statedict.torch import METADATA, dump_metadata
@@ -228,10 +222,10 @@ class SaveOfRanks:
         with self._run.translated():
             for name, metadata in self._metadata.items():
                 block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
-                self._write(draft, f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
+                draft.write(f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
             others = _save.Others(stems, [each.facts for each in wrote], _merged([each.shards for each in wrote]))
             own = replace(own, states={**own.states, **_merged([each.differing for each in wrote])})
-            _save.complete(self._run, draft, own, others, meter, durable=self._durable)
+            _save.complete(self._run, draft, own, others, meter)
         self._follow_up(own.step)
         return [None] * len(wrote)
 
