@@ -113,12 +113,19 @@ def test_an_empty_directory(call, tmp_path):
 
 
 def test_a_checkpoint_is_not_a_run(call, run):
-    """For a directory without checkpoints that has something else, a hint on stderr says what shows it."""
-    step = run / "step-0000000010"
-    ended = call("runs", step)
+    """It is an error, which names its run."""
+    ended = call("runs", run / "step-0000000010")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"this is a checkpoint, not a run: pass its run, '{run}'" in " ".join(ended.err.split())
+
+
+def test_a_directory_without_checkpoints_that_has_something_else(call, tmp_path):
+    """A hint on stderr says what shows it."""
+    (tmp_path / "model.pt").touch()
+    ended = call("runs", tmp_path)
     assert (ended.code, ended.out) == (0, "0 checkpoints, 0 B\n")
-    assert f"statedict inspect {step} shows what it contains" in " ".join(ended.err.split())
-    assert call("runs", step, "--json").err == ""
+    assert f"statedict inspect {tmp_path} shows what it contains" in " ".join(ended.err.split())
+    assert call("runs", tmp_path, "--json").err == ""
 
 
 def test_mistakes(call, tmp_path):

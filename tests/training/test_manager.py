@@ -17,7 +17,7 @@ from tests.training.objects import Counter
 
 import statedict
 from statedict import CheckpointManager, any_of, best, every, last
-from statedict.errors import FormatError, LoadError, LockedError, SaveError, UnknownNameError
+from statedict.errors import FormatError, LoadError, LockedError, SaveError, UnknownFormatError, UnknownNameError
 
 
 def trainer(seed=0):
@@ -481,7 +481,7 @@ def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
         assert manager.resume(at=manager.best("loss"), counter=counter).step == counter.count == 2
         assert manager.resume(at=np.int64(1), counter=counter).metrics == {"loss": 0.5}
         with pytest.raises(
-            UnknownNameError, match=r"'7' is not in the steps of the run; did you mean '1' or '2' or '3'"
+            UnknownNameError, match=r"'7' is not in the steps of .*/run; did you mean '1' or '2' or '3'"
         ):
             manager.resume(at=7, counter=counter)
         with pytest.raises(TypeError, match="at= must be a step, a checkpoint, or best"):
@@ -489,11 +489,30 @@ def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
         assert counter.count == 1
 
 
-@pytest.mark.parametrize("timeout", [None, 60])
-def test_a_time_limit_that_is_not_a_timedelta(tmp_path, timeout):
-    """It is refused at once, not when ranks first wait for each other."""
-    with pytest.raises(TypeError, match=r"timeout= must be a timedelta such as timedelta\(minutes=30\), not"):
-        CheckpointManager(tmp_path, timeout=timeout)
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"timeout": None}, TypeError, r"timeout= must be a timedelta such as timedelta\(minutes=30\), not None"),
+        ({"timeout": 60}, TypeError, r"timeout= must be a timedelta such as timedelta\(minutes=30\), not 60 \(int\)"),
+        ({"busy": "drop"}, ValueError, 'busy= must be "wait" or "replace", not \'drop\''),
+        ({"after_save": 3}, TypeError, r"after_save= must be a function that takes the checkpoint, not 3 \(int\)"),
+    ],
+)
+def test_options_that_are_not_valid(tmp_path, options, error, told):
+    """They are refused when the manager is made, not when they are first used."""
+    with pytest.raises(error, match=told):
+        CheckpointManager(tmp_path, **options)
+
+
+def test_a_checkpoint_or_a_file_is_not_a_run(tmp_path):
+    """A manager of one would find no checkpoints, and so begin the training anew."""
+    with CheckpointManager(tmp_path / "run") as manager:
+        manager.save(3, counter=Counter())
+    with pytest.raises(UnknownFormatError, match=r"this is a checkpoint, not a run: pass its run, '.*/run'; resume\(at=3"):
+        CheckpointManager(manager.latest.path)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="a run is a directory, and this is a file: '.*/file'"):
+        CheckpointManager(tmp_path / "file").save(1)
 
 
 def test_a_damaged_checkpoint_is_not_passed_over_when_it_is_named(tmp_path):

@@ -57,7 +57,8 @@ class Output:
     def is_direct(self, durable: Durable) -> bool:
         """Whether writes go past the page cache: those of a large file that is durable, if the file system can.
 
-        Not with "rename": such files are read again at once, for the manifest of a checkpoint.
+        Not with "rename", the files of a manager's checkpoint: past the page cache, 512 MB take 1.5 times as long, and a
+        resume would read them from the disk (docs/performance.md, "Saving large tensors").
         """
         if self._direct_fd is None and all(DURABILITY[durable]):
             self._direct_fd = -1

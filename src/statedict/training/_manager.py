@@ -129,7 +129,7 @@ class CheckpointManager:
 
     def __getitem__(self, at: int | RunPolicy) -> Saved:
         """The checkpoint of a step, or `manager[best("loss")]`; raises UnknownNameError (a KeyError) if there is none."""
-        return one_of(self.checkpoints, at)
+        return one_of(self.checkpoints, at, self._run.name)
 
     def __iter__(self) -> Iterator[int]:
         """The steps of the checkpoints, oldest first; so `step in manager` says whether a step has one."""

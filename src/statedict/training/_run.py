@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from statedict import files
-from statedict.formats.runs import FileFacts, Manifest
+from statedict.errors import UnknownFormatError
+from statedict.formats.runs import FileFacts, Manifest, own_steps
 
 from ._keep import Place, Saved
 
@@ -145,7 +146,20 @@ class TrainingRun(Protocol):
 
 
 def open_run(at: str | os.PathLike[str]) -> TrainingRun:
-    """Return the run in a directory or behind a URL; raise SaveError for a URL that cannot be written to."""
+    """Return the run in a directory or behind a URL.
+
+    Raises SaveError for a URL that cannot be written to, UnknownFormatError for a checkpoint.
+    """
+    run = _run(at)
+    for step in own_steps([name_of(run.at)]):
+        raise UnknownFormatError(
+            f"this is a checkpoint, not a run: pass its run, {str(above(run.at))!r}; resume(at={step}) selects the checkpoint",
+            file=run.name,
+        )
+    return run
+
+
+def _run(at: str | os.PathLike[str]) -> TrainingRun:
     local = files.local_path(at)
     if local is None:
         from .run_store import StoreRun

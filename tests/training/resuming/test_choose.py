@@ -96,14 +96,20 @@ def test_another_run_must_have_a_checkpoint(two, tmp_path):
 def test_what_is_not_there_is_named(two):
     """With what is: steps, and metrics."""
     a, b = two
-    for act in (lambda: a[7], lambda: a.resume(at=7), lambda: a.pin(7), lambda: a.resume(b.directory, at=7)):
-        with pytest.raises(UnknownNameError, match="'7' is not in the steps of the run; did you mean '1' or '2'"):
+    for run, act in (
+        (a, lambda: a[7]),
+        (a, lambda: a.resume(at=7)),
+        (a, lambda: a.pin(7)),
+        (b, lambda: a.resume(b.directory, at=7)),
+    ):
+        told = f"'7' is not in the steps of {run.directory}; did you mean '1' or '2'"
+        with pytest.raises(UnknownNameError, match=told):
             act()
     for act in (lambda: a[best("los")], lambda: a.resume(at=best("los")), lambda: a.pin(best("los"))):
-        with pytest.raises(UnknownNameError, match="'los' is not in the metrics of the run; did you mean 'loss'"):
+        with pytest.raises(UnknownNameError, match=f"'los' is not in the metrics of {a.directory}; did you mean 'loss'"):
             act()
     shutil.rmtree(a.directory)
-    with pytest.raises(UnknownNameError, match=r"'loss' is not in the metrics of the run$"):
+    with pytest.raises(UnknownNameError, match=f"'loss' is not in the metrics of {a.directory}$"):
         a.resume(at=best("loss"))
 
 
@@ -127,8 +133,8 @@ def test_steps_of_a_manager(two):
         (
             ("a/step-0000000003",),
             None,
-            ValueError,
-            r"is a checkpoint; pass its run and its step: resume\('.*/a', at=3\)",
+            UnknownFormatError,
+            r"/a/step-0000000003: this is a checkpoint, not a run: pass its run, '.*/a'; resume\(at=3\) selects",
         ),
         (
             (),

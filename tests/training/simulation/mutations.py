@@ -113,7 +113,7 @@ def pin_not_flushed() -> list[Replaced]:
         file.touch()
         if not (directory / name_of(step)).is_dir():
             _changes.unpin(directory, step)
-            raise _changes.UnknownNameError(str(step), among="the steps of the run")
+            raise _changes.UnknownNameError(str(step), among=f"the steps of {directory}")
 
     return [(_changes, "pin", pin)]
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from statedict.errors import UnknownFormatError, UnknownNameError
-from statedict.formats.runs import own_steps
 from statedict.state import arguments, nearest
 
 from .. import _objects, _select
 from .._keep import RunPolicy, Saved
-from .._run import TrainingRun, above, name_of, open_run
+from .._run import TrainingRun, above, open_run
 from ..saving._ownership import Ownership
 from . import _find
 from ._retry import retried
@@ -36,7 +35,7 @@ class Choice(NamedTuple):
         """
         run = self.run or own
         if self.at is not None:
-            step = one_of(retried(run.saved), self.at).step if not isinstance(self.at, int) else self.at
+            step = one_of(retried(run.saved), self.at, run.name).step if not isinstance(self.at, int) else self.at
             return _find.find_step(run, step, deep=deep)
         if self.run is None:
             return _find.find(own, ownership, deep=deep)
@@ -53,11 +52,6 @@ def choice(own: TrainingRun, run: Any, at: Any) -> Choice:
     Raises TypeError or ValueError for an argument that does not name a run or a checkpoint, or if both do but differ.
     """
     other = None if run is None else _run(run)
-    if other is not None and (steps := own_steps([name_of(other.at)])):
-        (step,) = steps
-        raise ValueError(
-            f"{other.name} is a checkpoint; pass its run and its step: resume({str(above(other.at))!r}, at={step})"
-        )
     if isinstance(at, Saved):
         place = above(at.path)
         if other is not None and place != other.at:
@@ -66,19 +60,19 @@ def choice(own: TrainingRun, run: Any, at: Any) -> Choice:
     return Choice(other, None if at is None else _checked(at))
 
 
-def one_of(saved: Sequence[Saved], at: Any) -> Saved:
-    """The checkpoint that `at` selects: a step, or `best(…)`. Raises UnknownNameError if there is none."""
+def one_of(saved: Sequence[Saved], at: Any, run: str) -> Saved:
+    """The checkpoint of a run that `at` selects: a step, or `best(…)`. Raises UnknownNameError if there is none."""
     at = _checked(at)
     steps = {one.step: one for one in saved}
     if isinstance(at, int):
         if at not in steps:
-            raise UnknownNameError(str(at), among="the steps of the run", near=list(map(str, steps))[-3:])
+            raise UnknownNameError(str(at), among=f"the steps of {run}", near=list(map(str, steps))[-3:])
         return steps[at]
     metric, _, mode = at.arguments
     for step in _select.best(saved, metric, 1, mode):
         return steps[step]
     known = sorted({name for one in saved for name in one.metrics})
-    raise UnknownNameError(metric, among="the metrics of the run", near=nearest(metric, known, 3) or known[:3])
+    raise UnknownNameError(metric, among=f"the metrics of {run}", near=nearest(metric, known, 3) or known[:3])
 
 
 def _checked(at: Any) -> int | RunPolicy:

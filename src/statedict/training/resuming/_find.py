@@ -109,7 +109,7 @@ def find_step(run: TrainingRun, step: int, *, deep: bool = True) -> Found:
     def search() -> Found | None:
         steps = retried(run.steps)
         if step not in steps:
-            raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
+            raise UnknownNameError(str(step), among=f"the steps of {run.name}", near=list(map(str, sorted(steps)[-3:])))
         manifest = retried(partial(verify, run, steps[step], deep=deep))
         return None if manifest is None else Found(steps[step], manifest, [])
 

@@ -44,6 +44,8 @@ def translated(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DENIED:
             raise RunDeniedError(str(directory), os.strerror(error.errno or 0)) from error
+        if os.path.isfile(directory):
+            raise NotADirectoryError(errno.ENOTDIR, "a run is a directory, and this is a file", str(directory)) from error
         if not os.path.isdir(directory):
             raise RunGoneError(str(directory)) from error
         if error.errno in FULL:
@@ -150,7 +152,7 @@ def pin(directory: Path, step: int) -> None:
         sync(file.parent)
     if not (directory / name_of(step)).is_dir():
         unpin(directory, step)
-        raise UnknownNameError(str(step), among="the steps of the run")
+        raise UnknownNameError(str(step), among=f"the steps of {directory}")
     with translated(directory):
         # The processes that created the checkpoint and `.pins` may not have flushed their names yet, or have died.
         sync(directory)

@@ -109,8 +109,8 @@ class DirectoryDraft:
     def write(self, name: str, parts: Sequence[files.Part]) -> None:
         path = self.place / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # At once: rank 0, which flushes the whole checkpoint, may be on another machine; and large files that are flushed
-        # are written past the page cache.
+        # Flushed here, although `finish` flushes the whole checkpoint: the rank that does so may be on another machine, and
+        # the disk already has most of the file, because a durable write begins to flush early.
         crc = files.write_summed(path, parts, durable="rename" if self._durable else "none")
         self.uploaded[name] = FileFacts(files.total_of(parts), crc)
 

@@ -93,9 +93,8 @@ class StoreRun:
         self._lock = StoreLock(self.name, self._index, seize=seize)
         return self._lock
 
-    # Data that a store has accepted is durable.
-
     def begin(self, step: int, *, durable: bool) -> StoreDraft:
+        # Data that a store has accepted is durable.
         key = runs.unique_name(step)
         self._drafts.add(key)
         return StoreDraft(self, key)
@@ -149,7 +148,7 @@ class StoreRun:
     def pin(self, step: int) -> None:
         def pinned(now: RunIndex) -> RunIndex:
             if step not in now.folders:
-                raise UnknownNameError(str(step), among="the steps of the run")
+                raise UnknownNameError(str(step), among=f"the steps of {self.name}")
             return replace(now, pinned=now.pinned | {step})
 
         with self.translated():

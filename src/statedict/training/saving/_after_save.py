@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from statedict.errors import AfterSaveError
+from statedict.state import arguments
 
 from .._keep import Saved
 
@@ -14,6 +15,9 @@ class AfterSave:
     """The function, if there is one, and which thread is inside it. It is never called in two threads at once."""
 
     def __init__(self, function: Callable[[Saved], object] | None) -> None:
+        if function is not None and not callable(function):
+            given = arguments.described(function)
+            raise TypeError(f"after_save= must be a function that takes the checkpoint, not {given}")
         self._function = function
         self._thread: int | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from statedict.errors import AfterSaveError, SaveError
 from statedict.state import arguments
@@ -46,6 +46,8 @@ class SaveOptions:
         if not isinstance(self.timeout, timedelta):
             given = arguments.described(self.timeout)
             raise TypeError(f"timeout= must be a timedelta such as timedelta(minutes=30), not {given}")
+        if self.busy not in get_args(Busy):
+            raise ValueError(f'busy= must be "wait" or "replace", not {self.busy!r}')
 
 
 class Saver:
