@@ -2,9 +2,14 @@
 
 import os
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from statedict.files import open_bucket
+from statedict.formats.runs import MANIFEST, FileFacts
 
 # Since Python 3.12 a profile function that raises is removed.
 needs_raising_profiles = pytest.mark.skipif(
@@ -36,6 +41,16 @@ class Counter:
 
     def load_state_dict(self, state):
         self.count = state["count"]
+
+
+def computed_facts(place):
+    """Return the facts of all files of a checkpoint, but its manifest, computed from their bytes."""
+    if isinstance(place, Path):
+        files = {file.relative_to(place).as_posix(): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    else:
+        bucket = open_bucket(place)
+        files = {entry.key: bucket.get(entry.key)[0] for entry in bucket.list()}
+    return {name: FileFacts(len(raw), zlib.crc32(raw)) for name, raw in files.items() if name != MANIFEST}
 
 
 def failing(is_chosen, first, last, number):

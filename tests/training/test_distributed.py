@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from tests.training.objects import computed_facts
 from tests.training.ranks import answers as ranks
 
 import statedict
+from statedict import CheckpointManager
 from statedict.cli import main
 
 pytest.importorskip("torch")
@@ -44,6 +46,15 @@ def test_a_run_goes_on_with_another_number_of_ranks(sharded, phase):
         assert flat(resumed["next"]) == pytest.approx(flat(saved["next"]), abs=1e-6)
         if rank < 2:
             assert told["save:fsdp:2"][rank]["drawn"] == resumed["drawn"], "each rank has its own random state"
+
+
+@pytest.mark.slow
+def test_the_manifest_has_the_checksums_of_the_files_of_all_ranks(sharded):
+    """Each rank records them while it writes; they equal those of the files' bytes."""
+    manager = CheckpointManager(sharded[0])
+    files = manager._run.manifest(manager.latest.path).files
+    assert {"model/__0_0.distcp", "model/__1_0.distcp", "model/.metadata", "random-00001.pt"} <= {*files}
+    assert files == computed_facts(manager.latest.path)
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def open_run(at: str | os.PathLike[str]) -> TrainingRun:
     run = _run(at)
     for step in own_steps([name_of(run.at)]):
         raise UnknownFormatError(
-            f"this is a checkpoint, not a run: pass its run, {str(above(run.at))!r}; resume(at={step}) selects the checkpoint",
+            f"this is a checkpoint, not a run: pass its run, {str(above(run.at))!r}, and to resume from it, at={step}",
             file=run.name,
         )
     return run

@@ -106,7 +106,9 @@ def test_what_is_not_there_is_named(two):
         with pytest.raises(UnknownNameError, match=told):
             act()
     for act in (lambda: a[best("los")], lambda: a.resume(at=best("los")), lambda: a.pin(best("los"))):
-        with pytest.raises(UnknownNameError, match=f"'los' is not in the metrics of {a.directory}; did you mean 'loss'"):
+        with pytest.raises(
+            UnknownNameError, match=f"'los' is not in the metrics of {a.directory}; did you mean 'loss'"
+        ):
             act()
     shutil.rmtree(a.directory)
     with pytest.raises(UnknownNameError, match=f"'loss' is not in the metrics of {a.directory}$"):
@@ -134,7 +136,7 @@ def test_steps_of_a_manager(two):
             ("a/step-0000000003",),
             None,
             UnknownFormatError,
-            r"/a/step-0000000003: this is a checkpoint, not a run: pass its run, '.*/a'; resume\(at=3\) selects",
+            r"/a/step-0000000003: this is a checkpoint, not a run: pass its run, '.*/a', and to resume from it, at=3",
         ),
         (
             (),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests import forked
+from tests.training.objects import computed_facts
 
 from statedict import CheckpointManager
 from statedict.files import open_bucket
@@ -46,6 +47,7 @@ def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
     written = reader._run.manifest(reader.latest.path)
     kept = CheckpointManager(tmp_path / "run")
     assert written.files.keys() == kept._run.manifest(kept.latest.path).files.keys()
+    assert written.files == computed_facts(reader.latest.path)
     listed = {f"{run}/{entry.key.partition('/')[0]}" for entry in reader._run.bucket.list()}
     assert listed == {f"{run}/{runs.INDEX}", *(saved.path for saved in reader.checkpoints)}
 

@@ -45,7 +45,9 @@ def translated(directory: Path) -> Iterator[None]:
         if error.errno in DENIED:
             raise RunDeniedError(str(directory), os.strerror(error.errno or 0)) from error
         if os.path.isfile(directory):
-            raise NotADirectoryError(errno.ENOTDIR, "a run is a directory, and this is a file", str(directory)) from error
+            raise NotADirectoryError(
+                errno.ENOTDIR, "a run is a directory, and this is a file", str(directory)
+            ) from error
         if not os.path.isdir(directory):
             raise RunGoneError(str(directory)) from error
         if error.errno in FULL:
