@@ -509,7 +509,8 @@ def test_a_checkpoint_or_a_file_is_not_a_run(tmp_path):
     with CheckpointManager(tmp_path / "run") as manager:
         manager.save(3, counter=Counter())
     with pytest.raises(
-        UnknownFormatError, match=r"this is a checkpoint, not a run: pass its run, '.*/run', and to resume from it, at=3"
+        UnknownFormatError,
+        match=r"this is a checkpoint, not a run: pass its run, '.*/run', and to resume from it, at=3",
     ):
         CheckpointManager(manager.latest.path)
     (tmp_path / "file").touch()

@@ -155,7 +155,8 @@ def test_a_run_is_resumed_from_another_place(any_url, tmp_path):
     assert manager.resume(tmp_path / "run", value=value).step == 4
     for act in (partial(local.resume, value=value), CheckpointManager):
         with pytest.raises(
-            UnknownFormatError, match=r"this is a checkpoint, not a run: pass its run, '.*/run', and to resume from it, at=3"
+            UnknownFormatError,
+            match=r"this is a checkpoint, not a run: pass its run, '.*/run', and to resume from it, at=3",
         ):
             act(manager.latest.path)
 

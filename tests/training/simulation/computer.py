@@ -1,6 +1,7 @@
 """A computer whose processes run one system call or request at a time, in an order that a seed draws, until they or it dies.
 
-Each actor (a writer, a reader, …) is a thread, but only one runs at any time: the one whose turn it is. Before each system
+Each actor (a writer, a reader, …) is a thread, and so is a save in the background, but only one runs at any time: the one
+whose turn it is. Before each system
 call the running one may have to pass the turn to another, its process may be killed, or the power may be cut; so a seed
 determines everything that happens. A killed process makes no further call: its next one raises KilledError, and so do all
 others that its `finally` blocks try to make.
@@ -129,6 +130,19 @@ class Computer:
         if self.failure is not None:
             raise self.failure
 
+    def spawn(self, process: Process, name: str, job: Callable[[], None]) -> None:
+        """Start a thread of a process, which takes turns with all others; RuntimeError if nobody runs side by side."""
+        if not self.is_concurrent:
+            raise RuntimeError("can't start new thread")
+
+        def act() -> None:
+            self.running = process
+            job()
+
+        turn = _Turn(f"{process}, {name}")
+        self._ready.append(turn)
+        WORKERS.start(lambda: self._act(turn, act))
+
     def step(self, process: Process, call: str, *arguments: object) -> None:
         """Called by a process before each of its system calls, which may be its last."""
         if process.is_dead:
@@ -143,11 +157,11 @@ class Computer:
             self.log.append(f"{process} {VERBS.get(call, call).format(*arguments)}".replace("/simulated/run/", ""))
 
     def wait(self, process: Process, is_over: Callable[[], bool]) -> None:
-        """Let others run until a condition is true."""
+        """Let others run, also other threads of the process, until a condition is true."""
         while not is_over():
             others = self._others()
             if not others:
-                raise AssertionError(f"{process} waits for a lock that nobody will release")
+                raise AssertionError(f"{process} waits for a lock or a thread, and nobody else runs")
             self._switch(process, others)
 
     def sleep(self, process: Process, seconds: float) -> None:

@@ -13,6 +13,7 @@ from statedict.training.saving import _frozen
 from .calls import CALLS
 from .client import simulated_store
 from .mutations import mutated
+from .threads import simulated_threads
 from .world import WORLDS
 
 # Schedules between two collections of garbage, which are otherwise a third of the time.
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
 
 def explore(seeds: Iterable[int], world: str = "disk", *, log: bool = False) -> Iterator[Outcome]:
     """Run the schedule of each seed in a world. `log`: record every call, in words."""
-    with _small_shards(), CALLS.installed(), simulated_store(), _few_collections():
+    with _small_shards(), CALLS.installed(), simulated_store(), simulated_threads(), _few_collections():
         for number, seed in enumerate(seeds):
             lines: list[str] = []
             schedule = WORLDS[world](seed, lines if log else None)

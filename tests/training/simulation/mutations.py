@@ -20,6 +20,8 @@ from statedict.training.resuming import _find
 from statedict.training.run_directory import _changes, _layout, _pins
 from statedict.training.run_store import _draft, _index, _run
 from statedict.training.run_store import _lock as _store_lock
+from statedict.training.saving import _saver
+from statedict.training.saving._background import Background
 from statedict.training.saving._saver import Saver
 
 Replaced = tuple[Any, str, Any]
@@ -268,6 +270,16 @@ def not_tidied() -> list[Replaced]:
     return [(_run.StoreRun, "tidy", lambda self: None)]
 
 
+def live_state_saved() -> list[Replaced]:
+    """A save in the background writes the live state, which training changes, instead of a copy."""
+    return [(_saver, "copied", lambda content, memory: (content, memory))]
+
+
+def not_waited_for() -> list[Replaced]:
+    """A second save does not wait for the one in the background, and replaces it if that has not begun."""
+    return [(Background, "wait", Background.raise_error)]
+
+
 def _by_name(*mutations: Callable[[], list[Replaced]]) -> dict[str, Callable[[], list[Replaced]]]:
     return {mutation.__name__: mutation for mutation in mutations}
 
@@ -287,6 +299,8 @@ MUTATIONS = {
         tidied_without_flush,
         not_compared_again,
         replaced_is_lost,
+        live_state_saved,
+        not_waited_for,
     ),
     "store": _by_name(
         prune_before_commit,
@@ -300,6 +314,8 @@ MUTATIONS = {
         listed_after_fence,
         name_used_again,
         not_tidied,
+        live_state_saved,
+        not_waited_for,
     ),
 }
 

@@ -1,6 +1,7 @@
 """One schedule: a seed draws who uses a run, what each does, the order of their system calls, and the crashes.
 
-    writer    resumes, saves some steps (sometimes the same one again), closes
+    writer    resumes, saves some steps (sometimes the same one again), closes; in every fourth schedule, a thread writes the
+              saves while it trains on, and each save waits for the one before
     rival     another writer, in another process
     pruner    deletes all but the newest checkpoints
     pinner    pins a step, or unpins one
@@ -73,7 +74,11 @@ class Schedule:
         self.promises = Promises(self.keep)
         # What a checkpoint has beside its manifest; the more, the longer a schedule takes.
         self.kind = self.random.choices(("nothing", "a file", "shards"), (5, 3, 1))[0]
+        # By the seed itself, so that the schedules in which every save is waited for stay what they are.
+        self.asynchronous = seed % 4 == 3
         self._managers: list[CheckpointManager] = []
+        # The step and the version that each manager is saving in the background.
+        self._pending: dict[CheckpointManager, tuple[int, int]] = {}
 
     def run(self) -> None:
         """Play the schedule to its end."""
@@ -89,6 +94,7 @@ class Schedule:
         finally:
             # Those of dead processes, which would otherwise close their descriptors when Python ends.
             for manager in self._managers:
+                manager._background.forget()
                 manager.close()
             CALLS.computer = None
 
@@ -98,7 +104,7 @@ class Schedule:
         manager = self._manager()
         for step in range(1, self.random.randint(2, self.keep + 1)):
             self._save(manager, step)
-        manager.close()
+        self._close(manager)
         self.computer.end()
 
     # actors
@@ -121,9 +127,9 @@ class Schedule:
             self.computer.start(name)
             manager = self._manager()
             try:
-                with self._justified():
-                    script(manager)
-                manager.close()
+                for act in (script, self._close):
+                    with self._justified():
+                        act(manager)
                 self.computer.end()
                 return
             except KilledError:
@@ -170,7 +176,9 @@ class Schedule:
     # steps of actors
 
     def _manager(self) -> CheckpointManager:
-        manager = CheckpointManager(self.run_at, keep=last(self.keep), random=False, durable=self.durable)
+        manager = CheckpointManager(
+            self.run_at, keep=last(self.keep), random=False, durable=self.durable, asynchronous=self.asynchronous
+        )
         self._managers.append(manager)
         return manager
 
@@ -186,12 +194,40 @@ class Schedule:
         elif self.kind == "shards":
             objects["model"] = Model(version)
         try:
+            # It waits for the save in the background, if there is one.
             manager.save(step, version=version, **objects)
         except Exception as error:
-            self.promises.fail(version, is_written=not isinstance(error, LockedError))
+            self._settle(manager, error)
+            self.promises.fail(version, is_written=not (self.asynchronous or isinstance(error, LockedError)))
             raise
-        self.promises.end(step, version)
-        self._say(f"has saved version {version} as step {step}")
+        self._settle(manager)
+        self._pending[manager] = step, version
+        if not self.asynchronous:
+            self._settle(manager)
+            return
+        self._say("trains on")
+        if "model" in objects:
+            np.asarray(objects["model"].head)[:] = -1
+        if self.random.random() < 0.5:
+            list(manager)
+
+    def _close(self, manager: CheckpointManager) -> None:
+        try:
+            manager.close()
+        except Exception as error:
+            self._settle(manager, error)
+            raise
+        self._settle(manager)
+
+    def _settle(self, manager: CheckpointManager, error: Exception | None = None) -> None:
+        """Note how the save in the background has ended, if there was one: it failed if the error is its own."""
+        step, version = self._pending.pop(manager, (0, 0))
+        failed = isinstance(error, AfterSaveError) or "was not saved" in str(getattr(error, "__notes__", ""))
+        if version and failed:
+            self.promises.fail(version, is_written=not isinstance(error, LockedError))
+        elif version:
+            self.promises.end(step, version)
+            self._say(f"has saved version {version} as step {step}")
 
     def _resume(self, manager: CheckpointManager, at: int | None = None) -> int:
         """Resume and check what was read; return the step."""
@@ -227,7 +263,7 @@ class Schedule:
         self.computer.start("recovery")
         manager = self._manager()
         self._recover(manager)
-        manager.close()
+        self._close(manager)
         self.promises.check_kept(self.promises.check_names(self._visible()))
         self.promises.check_space(self._contents(), self.keep)
         self.computer.end()
