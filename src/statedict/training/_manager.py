@@ -117,7 +117,7 @@ class CheckpointManager:
 
     @property
     def latest(self) -> Saved | None:
-        """The newest checkpoint; None for an empty run."""
+        """The newest checkpoint, which is that of the highest step; None for an empty run."""
         found = self.checkpoints
         return found[-1] if found else None
 
@@ -271,6 +271,8 @@ class CheckpointManager:
         **objects: Any,
     ) -> Resumed | None:
         """Load the newest valid checkpoint into the objects; return None if the run has no checkpoint yet.
+
+        The newest is that of the highest step, whenever it was saved.
 
         `at` selects another checkpoint: a step, a Saved, or `best("loss")`. It must exist and be valid.
 
