@@ -14,6 +14,7 @@ import torch
 
 from statedict.files import Part
 from statedict.formats.torch_archive import torch_parts
+from statedict.state import map_tree
 
 from ._sharded import RankState, ranks
 
@@ -42,7 +43,8 @@ class RankPart:
         self._rename = state.renaming()
         # It has the live tensors, so it is dropped once there is a plan.
         self._planner: DefaultSavePlanner | None = DefaultSavePlanner()
-        self._planner.set_up_planner(self._rename(state.live), is_coordinator=ranks()[0] == 0)
+        live = self._rename(map_tree(state.live, _detached))
+        self._planner.set_up_planner(live, is_coordinator=ranks()[0] == 0)
         self._items = self._planner.state_dict.keys()
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
@@ -100,6 +102,10 @@ class RankPart:
         if tensor is not value:
             _, parts = self.made[key] = (value, torch_parts(value))
         return parts
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) and value.requires_grad else value
 
 
 def _flat(tree: Any, names: Collection[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
