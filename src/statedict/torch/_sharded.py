@@ -49,7 +49,9 @@ def has_shards(obj: Any) -> bool:
         own = ((module._parameters.values(), module._buffers.values()) for module in obj.modules())
         return any_sharded(*chain.from_iterable(own))
     if isinstance(obj, torch.optim.Optimizer):
-        return any_sharded(*(group["params"] for group in obj.param_groups), one_of_each_type(list(obj.state.values())))
+        # Most states are dicts of tensors; a walk over many dicts takes ten times as long.
+        states = [value for each in obj.state.values() for value in (each.values() if type(each) is dict else (each,))]
+        return any_sharded(*(group["params"] for group in obj.param_groups), one_of_each_type(states))
     return False
 
 
@@ -71,8 +73,8 @@ class RankState(NamedTuple):
 
     obj: Any
     model: Any
-    live: dict[Any, Any]
-    tree: dict[Any, Any]
+    live: Mapping[Any, Any]
+    tree: Mapping[Any, Any]
     shardings: list[Any]
     frozen: frozenset[str]
     is_renamed: bool
@@ -109,11 +111,20 @@ def rank_state(obj: Any, model: Any, read: Read) -> RankState:
         )
     flat = _of_flat_parameters(obj, model)
     live = read(obj, model) if flat is None else flat
-    live = dict(raw_values(live)) if isinstance(live, StateDict) else live
-    if isinstance(obj, torch.nn.Module) and ranks()[0]:
-        live = _without_copies(live, obj)
-    tree, shardings = _local(live)
-    return RankState(obj, model, live, tree, shardings, _frozen_names(obj, tree), flat is not None)
+    if isinstance(live, StateDict):
+        live = raw_values(live)
+    if not isinstance(obj, torch.nn.Module):
+        tree, shardings = _local(live)
+        frozen = frozenset[str]()
+    elif {torch.nn.Parameter}.issuperset(map(type, live.values())):
+        # The usual case, in which each loop costs as much as the copies of small tensors.
+        tree, shardings = live, []
+        frozen = frozenset() if all(map(_REQUIRES_GRAD, live.values())) else _frozen_names(obj, tree)
+    else:
+        live = _without_copies(live, obj) if ranks()[0] else live
+        tree, shardings = _local(live)
+        frozen = _frozen_names(obj, tree)
+    return RankState(obj, model, live, tree, shardings, frozen, flat is not None)
 
 
 def _of_flat_parameters(obj: Any, model: Any) -> dict[str, Any] | None:
@@ -140,8 +151,6 @@ def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[s
     PyTorch would save those of any rank. They can differ: the running statistics of batch normalisation are those of a
     rank's own batches, and DDP continues with those of rank 0.
     """
-    if {torch.nn.Parameter}.issuperset(map(type, state.values())):
-        return dict(state)
     parameters = {parameter.data_ptr() for parameter in module.parameters() if not is_sharded(parameter)}
     return {
         name: value
@@ -180,15 +189,12 @@ def _is_sharded(value: object) -> bool:
     return kind is not None and isinstance(value, kind)
 
 
-def _frozen_names(obj: Any, tree: Mapping[str, Any]) -> frozenset[str]:
+def _frozen_names(module: torch.nn.Module, tree: Mapping[str, Any]) -> frozenset[str]:
     """The names of a module's parameters that do not require gradients, found by their memory: wrappers change names."""
-    if not isinstance(obj, torch.nn.Module):
-        return frozenset()
-    own = tree.values() if {torch.nn.Parameter}.issuperset(map(type, tree.values())) else obj.parameters()
-    if all(map(_REQUIRES_GRAD, own)):
+    if all(map(_REQUIRES_GRAD, module.parameters())):
         return frozenset()
     places: dict[bool, set[int]] = {True: set(), False: {0}}
-    for parameter in obj.parameters():
+    for parameter in module.parameters():
         places[not parameter.requires_grad].update(_places(_local(parameter)[0]))
     found = places[True] - places[False]
     return frozenset(name for name, value in tree.items() if not found.isdisjoint(_places(value)))

@@ -18,7 +18,7 @@ import torch
 
 from statedict.state import StateDict, collector_paused, row_copies
 
-from ..tensors._copy_pairs import ORDINARY, addresses, is_watched
+from ..tensors._copy_pairs import ORDINARY, POINTER, addresses, is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
 from ._shared_memory import overlap
 
@@ -125,7 +125,10 @@ class Memory:
             live = list(compress(found[1].values, self._are_tensors))
             plain = list(compress(found[1].values, self._are_plain))
             changed = list(compress(range(len(plain)), map(is_not, plain, self._plain)))
-            if not all(map(_is_fixed, map(plain.__getitem__, changed))) or _ties(live) != self._ties:
+            if not all(map(_is_fixed, map(plain.__getitem__, changed))):
+                return False
+            # Without ties, `_prepare` finds a tensor that occurs twice: it overlaps itself.
+            if self._ties and _ties(live) != self._ties:
                 return False
             live = _firsts(live, self._ties)
             if not self._has_same_layout(live) or not self._prepare(live):
@@ -139,7 +142,7 @@ class Memory:
 
     def _prepare(self, live: Sequence[torch.Tensor]) -> bool:
         """Prepare to copy from where the tensors are; return False if they share memory now."""
-        sources = addresses(live)
+        sources = list(map(POINTER, live))
         if sources == self._sources:
             return True
         if not _are_apart(live, sources, self._sizes):
