@@ -39,7 +39,7 @@ def reuses(kind, size, directory):
 
 
 def changes(model, optimizer):
-    """Nothing, values, a plain value; what is frozen, then nothing; names, on one rank only; shards of the same local shape."""
+    """Nothing, values, a plain value; what is frozen; names, on one rank only; shards of the same local shape."""
     inner = getattr(model, "module", model)
     yield lambda: None
     yield partial(step, model, optimizer, 1)

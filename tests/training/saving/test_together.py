@@ -118,6 +118,6 @@ def test_a_plan_is_used_again_only_if_it_is_the_same(tmp_path, kind):
     for answer in answers:
         assert answer["as torch"]
         assert answer["differing"] == [[]] * 10
-        # Values do not change a plan. (PyTorch finds in its tensors that those of DDP are frozen, and the copy is made anew.)
+        # The state of DDP has the parameters themselves: once they are frozen, the copy is made anew.
         frozen = [3, 3] if kind == "ddp" else [0, 0]
         assert answer["planned"] == [0, 0, 0, *frozen, 5, 5, 7, 8, 9]
