@@ -110,7 +110,7 @@ class Memory:
         self._slots = list(compress(_slots(of_copy.containers), self._are_plain))
         self._sizes = _sizes(kinds)
         self._has_same_layout = _layout_check(live, kinds)
-        self._are_small = [size <= ROW for size in self._sizes]
+        self._are_small = [0 < size <= ROW for size in self._sizes]
         self._are_large = [size > ROW for size in self._sizes]
         self._large = list(compress(self.tensors, self._are_large))
         self._sources: list[int] = []
@@ -222,14 +222,18 @@ def _slots(containers: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _is_dense(kind: Kind) -> bool:
-    """Whether a tensor has elements, and they fill the memory from the first to the last without gaps."""
+    """Whether the elements of a tensor fill the memory from the first to the last without gaps."""
     reach = 1 + sum((count - 1) * step for count, step in zip(kind.shape, kind.strides))
-    return 0 < prod(kind.shape) == reach
+    return prod(kind.shape) in (0, reach)
 
 
 def _are_apart(tensors: Sequence[torch.Tensor], places: Sequence[int], sizes: Sequence[int]) -> bool:
-    """Whether no two tensors overlap, and each begins at the start of a storage. (The address of a freed storage is 0.)"""
-    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, sizes)
+    """Whether no two tensors overlap, and each begins at the start of a storage. (The address of a freed storage is 0.)
+
+    Tensors without elements do not matter: a rank may have none of a sharded tensor.
+    """
+    tensors, places = list(compress(tensors, sizes)), list(compress(places, sizes))
+    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, list(filter(None, sizes)))
 
 
 def _sizes(kinds: Kinds) -> list[int]:
