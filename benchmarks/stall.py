@@ -29,6 +29,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from multiprocessing import get_context
+from shutil import rmtree
 from statistics import mean
 from time import perf_counter, sleep, thread_time
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ from ._cases import SIZES, Size, many, mid
 SECONDS = {"tiny": 0.2, "quick": 5.0, "full": 10.0}
 # Seconds after which a way to save is not measured again.
 ENOUGH = 30.0
+NUMBERS = count()
 
 
 class Stall(NamedTuple):
@@ -175,17 +177,23 @@ def torch_checkpointing(objects: dict[str, Any], folder: str) -> Iterator[Saver]
     config.storage_config = storage.LocalFileSystemStorageConfig(use_direct_io=False)
     manager = manager_of(config)
     futures: list[Any] = []
-    steps = count()
+    paths: list[str] = []
 
     def save() -> None:
         if not is_writing():
             state = {name: value.state_dict() for name, value in objects.items()}
-            futures[:] = [manager.save(f"{folder}/torch_checkpointing/{next(steps)}", state)]
+            # It refuses to write where something is.
+            paths.append(f"{folder}/torch_checkpointing/{next(NUMBERS)}")
+            futures[:] = [manager.save(paths[-1], state)]
             with manager.lock():
                 pass
 
     def is_writing() -> bool:
-        return bool(futures) and not futures[0].done()
+        if futures and not futures[0].done():
+            return True
+        while paths[1:]:
+            rmtree(paths.pop(0), ignore_errors=True)
+        return False
 
     yield Saver(save, is_writing)
     manager.close()

@@ -45,7 +45,7 @@ class RankPart:
         self._planner: DefaultSavePlanner | None = DefaultSavePlanner()
         live = self._rename(map_tree(state.live, _detached))
         self._planner.set_up_planner(live, is_coordinator=ranks()[0] == 0)
-        self._items = self._planner.state_dict.keys()
+        self._items = frozenset(self._planner.state_dict)
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
         self.show(state, state.tree)
