@@ -212,19 +212,21 @@ def measure(objects: dict[str, Any], folder: str, rounds: int) -> tuple[list[Sta
     memory = [torch.zeros_like(tensor) for tensor in live]
     copies: list[Stall] = []
     saves: dict[str, list[Stall]] = {name: [] for name in SAVERS}
-    spent = dict.fromkeys(SAVERS, 0.0)
+    spent = torch.zeros(len(SAVERS))
     with ExitStack() as stack:
         savers = {name: stack.enter_context(way(objects, folder)) for name, way in SAVERS.items()}
         for _ in range(rounds):
             copies.append(timed(lambda: torch._foreach_copy_(memory, live)))
-            for name, saver in savers.items():
-                if spent[name] > ENOUGH and saves[name][1:]:
+            if dist.is_initialized():
+                dist.all_reduce(spent, op=dist.ReduceOp.MAX)
+            for number, (name, saver) in enumerate(savers.items()):
+                if spent[number] > ENOUGH and saves[name][1:]:
                     continue
                 began = perf_counter()
                 saves[name].append(timed(saver.save))
                 while saver.is_writing():
                     sleep(0.002)
-                spent[name] += perf_counter() - began
+                spent[number] += perf_counter() - began
     return copies, saves
 
 
