@@ -7,7 +7,7 @@ ranks are the caller's, so that no collective is needed here. Our own writer wri
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -110,7 +110,7 @@ def _detached(value: Any) -> Any:
 
 def _flat(tree: Any, names: Collection[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values in a tree by the names of the items that PyTorch's planner has made of them."""
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+    for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
         name = f"{prefix}{key}"
         if name in names:
             yield name, value

@@ -22,8 +22,7 @@ import torch.distributed as dist
 from statedict.state import StateDict, map_tree, one_of_each_type, raw_values
 
 from .snapshots._copy_tree import values_of
-from .tensors._copy_pairs import addresses
-from .tensors._dtensor import any_sharded, is_sharded, local_of
+from .tensors._dtensor import any_sharded, is_sharded
 
 # Reads the state of an object; the second argument is the model of an optimizer.
 Read = Callable[[Any, Any], Any]
@@ -161,24 +160,27 @@ def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[s
 
 def _local(live: Any) -> tuple[Any, list[Any]]:
     """Return the tree of a RankState, and its shardings."""
-    if not any(map(_is_sharded, one_of_each_type(live))):
+    # Each type is looked at once: in a loop, that takes longer than the rest.
+    kinds = {type(value): is_sharded(value) for value in one_of_each_type(live) if _is_sharded(value)}
+    if not kinds:
         return live, []
     shardings: list[Any] = []
     # Tied tensors stay one object, so that they are copied once.
     seen: dict[Any, torch.Tensor] = {}
 
     def local(value: Any) -> Any:
-        if not _is_sharded(value):
+        if type(value) not in kinds:
             return value
-        if not is_sharded(value):
+        if not kinds[type(value)]:
             shardings.append(value.metadata())
             return {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
         shardings.append(_SHARDING(value))
-        here = local_of(value)
-        key = (*addresses([here]), here.dtype, here.shape, here.stride()) if here.numel() else id(value)
+        here = value.to_local()
+        key = (here.data_ptr(), here.dtype, here.shape, here.stride()) if here.numel() else id(value)
         return seen.setdefault(key, here)
 
-    return map_tree(live, local), shardings
+    with torch.no_grad():
+        return map_tree(live, local), shardings
 
 
 def _is_sharded(value: object) -> bool:
