@@ -1,17 +1,19 @@
 """Measure what an asynchronous save costs training: `python -m benchmarks.stall`.
 
-Two tables. The first shows how long a save keeps training waiting: one torch call copies the state into allocated memory,
+A table for each state shows how long a save keeps training waiting: one torch call copies the state into allocated memory,
 and then each library saves it; all in turn, while no other save is running. The ratio compares the save with the copy, which
 it cannot avoid: elapsed, and the processor time of the waiting thread, which depends less on what else the machine does. The
 first save, which allocates its memory, is shown separately.
 
-The second shows how much slower the steps of a training are while a save is written, without the stalls: a loop of small
+The last table shows how much slower the steps of a training are while a save is written, without the stalls: a loop of small
 steps runs while nothing is written, while another process writes as many bytes with plain `write` and checksums (what the
 bytes cost by themselves), and while saves follow each other without a pause. With `--ranks`, several processes train and
 save together, and an all-reduce ends each step.
 
 The others are `async_save` of torch.distributed.checkpoint and, if it is installed, torch_checkpointing, which copies into
-shared memory and writes in another process.
+shared memory and writes in another process. Each table is printed when it is complete. All of them take more than five
+minutes on two cores, `--size quick` two; torch_checkpointing, which starts a process for each table and takes a millisecond
+for each tensor, adds as much again.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from multiprocessing import get_context
+from shutil import rmtree
 from statistics import mean
 from time import perf_counter, sleep, thread_time
 from typing import Any, NamedTuple
@@ -44,7 +47,10 @@ from statedict.state import tensors_of
 from ._cases import SIZES, Size, many, mid
 
 # Seconds that a training runs with each way to save.
-SECONDS = {"tiny": 0.2, "quick": 5.0, "full": 15.0}
+SECONDS = {"tiny": 0.2, "quick": 5.0, "full": 10.0}
+# Seconds after which a way to save is not measured again.
+ENOUGH = 30.0
+NUMBERS = count()
 
 
 class Stall(NamedTuple):
@@ -171,17 +177,23 @@ def torch_checkpointing(objects: dict[str, Any], folder: str) -> Iterator[Saver]
     config.storage_config = storage.LocalFileSystemStorageConfig(use_direct_io=False)
     manager = manager_of(config)
     futures: list[Any] = []
-    steps = count()
+    paths: list[str] = []
 
     def save() -> None:
         if not is_writing():
             state = {name: value.state_dict() for name, value in objects.items()}
-            futures[:] = [manager.save(f"{folder}/torch_checkpointing/{next(steps)}", state)]
+            # It refuses to write where something is.
+            paths.append(f"{folder}/torch_checkpointing/{next(NUMBERS)}")
+            futures[:] = [manager.save(paths[-1], state)]
             with manager.lock():
                 pass
 
     def is_writing() -> bool:
-        return bool(futures) and not futures[0].done()
+        if futures and not futures[0].done():
+            return True
+        while paths[1:]:
+            rmtree(paths.pop(0), ignore_errors=True)
+        return False
 
     yield Saver(save, is_writing)
     manager.close()
@@ -200,36 +212,38 @@ def measure(objects: dict[str, Any], folder: str, rounds: int) -> tuple[list[Sta
     memory = [torch.zeros_like(tensor) for tensor in live]
     copies: list[Stall] = []
     saves: dict[str, list[Stall]] = {name: [] for name in SAVERS}
+    spent = torch.zeros(len(SAVERS))
     with ExitStack() as stack:
         savers = {name: stack.enter_context(way(objects, folder)) for name, way in SAVERS.items()}
         for _ in range(rounds):
             copies.append(timed(lambda: torch._foreach_copy_(memory, live)))
-            for name, saver in savers.items():
+            if dist.is_initialized():
+                dist.all_reduce(spent, op=dist.ReduceOp.MAX)
+            for number, (name, saver) in enumerate(savers.items()):
+                if spent[number] > ENOUGH and saves[name][1:]:
+                    continue
+                began = perf_counter()
                 saves[name].append(timed(saver.save))
                 while saver.is_writing():
                     sleep(0.002)
+                spent[number] += perf_counter() - began
     return copies, saves
 
 
-def stalls(size: Size, folder: str, rounds: int, ranks: int) -> Table:
-    """The table of how long a save keeps training waiting."""
-    title = f"a save of {ranks} ranks, as rank 0 sees it" if ranks > 1 else "a save"
-    table = Table(
-        "case", "MB", "tensors", "saved by", "waits, ms", "ratio", "ratio, cpu", "first save, ms", title=title
-    )
-    for name, made in CASES.items():
-        objects = made(size)
-        live = tensors(objects)
-        copies, saves = measure(objects, f"{folder}/{name}", rounds)
-        copied = Stall(*map(min, zip(*copies)))
-        case = (name, f"{sum(tensor.nbytes for tensor in live) / 1e6:,.0f}", f"{len(live):,}")
-        table.add_row(*case, "one copy", f"{copied.wall * 1e3:,.1f}", "", "", "")
-        for way, found in saves.items():
-            saved = Stall(*map(min, zip(*(found[1:] or found))))
-            table.add_row(
-                *case, way, f"{saved.wall * 1e3:,.1f}", f"{saved.wall / copied.wall:.2f}",
-                f"{saved.cpu / copied.cpu:.2f}", f"{found[0].wall * 1e3:,.1f}",
-            )  # fmt: skip
+def stalls(name: str, size: Size, folder: str, rounds: int, ranks: int) -> Table:
+    """The table of how long a save of one of the CASES keeps training waiting."""
+    objects = CASES[name](size)
+    live = tensors(objects)
+    copies, saves = measure(objects, f"{folder}/{name}", rounds)
+    copied = Stall(*map(min, zip(*copies)))
+    title = f"{name}: {sum(tensor.nbytes for tensor in live) / 1e6:,.0f} MB, {len(live):,} tensors"
+    title += f", {ranks} ranks, as rank 0 sees it" if ranks > 1 else ""
+    table = Table("saved by", "waits, ms", "cpu, ms", "ratio", "ratio, cpu", "first save, ms", title=title)
+    table.add_row("one copy", *(f"{1e3 * each:,.1f}" for each in copied), "", "", "")
+    for way, found in saves.items():
+        saved = Stall(*map(min, zip(*(found[1:] or found))))
+        ratios = (f"{saved.wall / copied.wall:.2f}", f"{saved.cpu / copied.cpu:.2f}")
+        table.add_row(way, *(f"{1e3 * each:,.1f}" for each in saved), *ratios, f"{found[0].wall * 1e3:,.1f}")
     return table
 
 
@@ -273,17 +287,16 @@ def slowdowns(size: Size, folder: str, seconds: float, rounds: int, ranks: int) 
 
 
 def run(rank: int, ranks: int, asked: argparse.Namespace, folder: str) -> None:
-    """Measure as one of the processes; rank 0 prints the tables."""
+    """Measure as one of the processes; rank 0 prints each table when it is complete."""
     warnings.simplefilter("ignore")
     size = SIZES[asked.size]
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
         torch.set_num_threads(1)
-    tables = [stalls(size, folder, asked.rounds, ranks)]
-    tables.append(slowdowns(size, folder, SECONDS[asked.size], min(asked.rounds, 3), ranks))
-    if rank == 0:
-        for table in tables:
-            Console(width=130).print(table)
+    console = Console(width=130, quiet=rank > 0)
+    for name in CASES:
+        console.print(stalls(name, size, folder, asked.rounds, ranks))
+    console.print(slowdowns(size, folder, SECONDS[asked.size], min(asked.rounds, 3), ranks))
     if ranks > 1:
         dist.destroy_process_group()
 

@@ -5,16 +5,17 @@ from ._install import uninstall as uninstall
 from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
-from ._sharded import METADATA as METADATA
-from ._sharded import RankFile as RankFile
-from ._sharded import RankPart as RankPart
-from ._sharded import Stored as Stored
-from ._sharded import dump_metadata as dump_metadata
+from ._rank_part import METADATA as METADATA
+from ._rank_part import RankFile as RankFile
+from ._rank_part import RankPart as RankPart
+from ._rank_part import Stored as Stored
+from ._rank_part import dump_metadata as dump_metadata
+from ._rank_part import join_plans as join_plans
+from ._sharded import RankState as RankState
 from ._sharded import has_shards as has_shards
 from ._sharded import holds_shards as holds_shards
-from ._sharded import join_plans as join_plans
+from ._sharded import rank_state as rank_state
 from ._sharded import ranks as ranks
-from ._sharded import sharded_state as sharded_state
 from ._snapshot import snapshot as snapshot
 from .audit._find import audit as audit
 from .audit._findings import AuditFinding as AuditFinding
@@ -67,11 +68,12 @@ __all__ = [
     "ranks",
     "has_shards",
     "holds_shards",
-    "sharded_state",
+    "rank_state",
     "METADATA",
     "RankConnections",
     "RankFile",
     "RankPart",
+    "RankState",
     "Stored",
     "dump_metadata",
     "join_plans",

@@ -1,35 +1,33 @@
-"""States of several processes: each rank writes its part of a directory of torch.distributed.checkpoint.
+"""States of several processes: what each rank has of a model or optimizer, under the names that all ranks use.
 
-A model or optimizer is saved as a directory (`.metadata` and `*.distcp`) with the full parameter names, independently of
-wrappers (DDP, FSDP2) and sharding. `load_state_dict` reads it like any other file, on any number of ranks.
+It is saved as a directory of torch.distributed.checkpoint (`.metadata` and `*.distcp`) with the full parameter names,
+independently of wrappers (DDP, FSDP2) and sharding. `load_state_dict` reads it like any other file, on any number of ranks.
 
-PyTorch's planner says which items a state has, and which rank writes an item that several have; the messages between the
-ranks are the caller's, so that no collective is needed here. Our own writer writes the items.
+The caller's engine reads the state, as for one process. Only modules with flat parameters (FSDP1) are read by PyTorch.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from operator import attrgetter
+from typing import Any, NamedTuple, cast
+from weakref import ref
 
 import torch
 import torch.distributed as dist
 
-from statedict.files import Part
-from statedict.formats.torch_archive import torch_parts
-from statedict.state import one_of_each_type
+from statedict.state import StateDict, map_tree, one_of_each_type, raw_values
 
 from .snapshots._copy_tree import values_of
-from .tensors._copy_pairs import ORDINARY
-from .tensors._dtensor import any_sharded, is_sharded, local_of
+from .tensors._dtensor import any_sharded, is_sharded
 
-if TYPE_CHECKING:
-    from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
-    from torch.distributed.checkpoint.planner import SavePlan, WriteItem
-
-METADATA = ".metadata"
+# Reads the state of an object; the second argument is the model of an optimizer.
+Read = Callable[[Any, Any], Any]
+_SHARDING = attrgetter("device_mesh", "placements", "shape", "dtype")
+_REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 def ranks() -> tuple[int, int]:
@@ -43,129 +41,6 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
-class RankPart:
-    """This rank's part of a state (`sharded_state`), to be written.
-
-    Attributes:
-        values: flat name → the value; of a DTensor the local tensor; of a ShardedTensor (FSDP1) its local shards, by their
-            offsets. They may be replaced by copies.
-        frozen: the names of the parameters that are not trained.
-        made: the parts of a file that were made of a tensor, by its item. They can be written again while the tensor is the
-            same, whatever its elements: an asynchronous save passes on those of the last, whose copies it overwrites. To
-            make them takes 0.3 ms for each tensor, during which the training's thread cannot run.
-    """
-
-    def __init__(self, state: dict[str, Any], obj: Any = None) -> None:
-        from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
-
-        self._planner = DefaultSavePlanner()
-        self._planner.set_up_planner(state, is_coordinator=ranks()[0] == 0)
-        self.values = {name: _local(value) for name, value in self._planner.state_dict.items()}
-        self.frozen = _frozen_names(obj, self.values)
-        self.made: dict[Any, tuple[torch.Tensor, list[Part]]] = {}
-
-    def plan(self) -> SavePlan:
-        """The items that this rank has, without their bytes."""
-        return self._planner.create_local_plan()
-
-    def files(self, plan: SavePlan, rank: int, worth: int) -> list[RankFile]:
-        """Return the files with these items of this rank: the frozen ones have one of their own from `worth` bytes on."""
-        frozen = [item for item in plan.items if item.index.fqn in self.frozen]
-        if sum(item.tensor_storage_size() or 0 for item in frozen) < worth:
-            frozen = []
-        apart = {item.index for item in frozen}
-        rest = [item for item in plan.items if item.index not in apart]
-        return [
-            self._file(items, f"__{rank}_{number}.distcp", is_frozen=items is frozen)
-            for number, items in enumerate((rest, frozen))
-            if items
-        ]
-
-    def _file(self, items: Sequence[WriteItem], name: str, *, is_frozen: bool) -> RankFile:
-        parts: list[Part] = []
-        stored = []
-        at = 0
-        for item in items:
-            made = self._made(item)
-            nbytes = sum(part.nbytes for part in made)
-            stored.append(Stored(item.index, name, at, nbytes))
-            parts += made
-            at += nbytes
-        return RankFile(name, parts, stored, is_frozen)
-
-    def _made(self, item: WriteItem) -> list[Part]:
-        value = self.values[item.index.fqn]
-        value = value[item.index.offset] if isinstance(value, dict) else value
-        if not isinstance(value, torch.Tensor):
-            return torch_parts(value)
-        key = (item.index.fqn, item.index.offset)
-        tensor, parts = self.made.get(key, (None, []))
-        if tensor is not value:
-            _, parts = self.made[key] = (value, torch_parts(value))
-        return parts
-
-
-class RankFile(NamedTuple):
-    """A file that a rank writes: its parts, the places of the items in it, and whether all of them are frozen."""
-
-    name: str
-    parts: list[Part]
-    stored: list[Stored]
-    is_frozen: bool
-
-
-class Stored(NamedTuple):
-    """Where an item is: `nbytes` bytes at `offset` in a file of the directory."""
-
-    item: MetadataIndex
-    file: str
-    offset: int
-    nbytes: int
-
-
-def join_plans(plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-    """Return what each rank writes of the items that the ranks have, each of them once, and the metadata of all."""
-    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
-
-    return DefaultSavePlanner().create_global_plan(list(plans))
-
-
-def dump_metadata(metadata: Metadata, stored: Sequence[Stored]) -> bytes:
-    """Return the content of `.metadata`, with the places of all items."""
-    from torch.distributed.checkpoint import filesystem
-
-    if version := getattr(filesystem, "CURRENT_DCP_VERSION", None):  # PyTorch 2.7 writes none
-        metadata.version = version
-    metadata.storage_data = {each.item: filesystem._StorageInfo(each.file, each.offset, each.nbytes) for each in stored}
-    return pickle.dumps(metadata)
-
-
-def _local(value: Any) -> Any:
-    if type(value) in ORDINARY:
-        return value
-    from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-
-    if isinstance(value, ShardedTensor):
-        return {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
-    return local_of(value) if is_sharded(value) else value
-
-
-def _frozen_names(obj: Any, values: Mapping[str, Any]) -> frozenset[str]:
-    """The names of a module's parameters that do not require gradients, found by their memory: wrappers change names."""
-    if not isinstance(obj, torch.nn.Module) or all(parameter.requires_grad for parameter in obj.parameters()):
-        return frozenset()
-    places: dict[bool, set[int]] = {True: set(), False: {0}}
-    for parameter in obj.parameters():
-        places[not parameter.requires_grad].update(_places(_local(parameter)))
-    found = places[True] - places[False]
-    return frozenset(name for name, value in values.items() if not found.isdisjoint(_places(value)))
-
-
-def _places(value: Any) -> list[int]:
-    tensors = list(value.values()) if isinstance(value, dict) else [value]
-    return [tensor.data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor)]
-
-
 def has_shards(obj: Any) -> bool:
     """Return whether a module or optimizer has a DTensor; False for any other object."""
     if isinstance(obj, torch.nn.Module):
@@ -173,7 +48,9 @@ def has_shards(obj: Any) -> bool:
         own = ((module._parameters.values(), module._buffers.values()) for module in obj.modules())
         return any_sharded(*chain.from_iterable(own))
     if isinstance(obj, torch.optim.Optimizer):
-        return any_sharded(*(group["params"] for group in obj.param_groups), one_of_each_type(list(obj.state.values())))
+        # Most states are dicts of tensors; a walk over many dicts takes ten times as long.
+        states = [value for each in obj.state.values() for value in (each.values() if type(each) is dict else (each,))]
+        return any_sharded(*(group["params"] for group in obj.param_groups), one_of_each_type(states))
     return False
 
 
@@ -182,23 +59,89 @@ def holds_shards(tree: Any) -> bool:
     return any_sharded(values_of(tree))
 
 
-def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
-    """This rank's part of the state of a module, or of an optimizer of `model`, by the full parameter names."""
+class RankState(NamedTuple):
+    """This rank's part of the state of a module, or of an optimizer of `model`.
+
+    Attributes:
+        live: the state as it was read: by the names, or numbers, that the object has for its parameters.
+        tree: the same with the local tensor of each DTensor, and the local shards of each ShardedTensor, by their offsets.
+        shardings: what is missing there: the mesh, placements, shape and dtype of each of them.
+        frozen: the names of the parameters that are not trained.
+        is_renamed: whether the names are the full ones already.
+    """
+
+    obj: Any
+    model: Any
+    live: Mapping[Any, Any]
+    tree: Mapping[Any, Any]
+    shardings: list[Any]
+    frozen: frozenset[str]
+    is_renamed: bool
+
+    @property
+    def form(self) -> object:
+        """What the items of the state depend on, besides the form of `tree`. It keeps no object alive."""
+        groups = self.tree["param_groups"] if isinstance(self.obj, torch.optim.Optimizer) else ()
+        named = [(group["params"], group.get("param_names")) for group in groups]
+        return ref(self.obj), None if self.model is None else ref(self.model), self.shardings, named
+
+    def renaming(self) -> Callable[[Any], dict[str, Any]]:
+        """Return a function that gives a tree of this form the full parameter names, without those of wrappers."""
+        if self.is_renamed:
+            return dict
+        if not isinstance(self.obj, torch.optim.Optimizer):
+            return partial(_renamed, names=_full_names(self.obj, self.live))
+        groups = self.live["param_groups"]
+        of_model = _full_names(self.model, dict(self.model.named_parameters(remove_duplicate=False)))
+        names = {
+            number: of_model.get(name, name)
+            for group in groups
+            for number, name in zip(group["params"], group.get("param_names", ()))
+        }
+        return partial(_renamed_optimizer, names=names, keeps="param_names" in self.obj.param_groups[0])
+
+
+def rank_state(obj: Any, model: Any, read: Read) -> RankState:
+    """Return this rank's part of the state of a module, or of an optimizer of `model`. `read` reads whole states."""
+    if isinstance(obj, torch.optim.Optimizer) and model is None:
+        raise ValueError(
+            f"{type(obj).__name__} is saved by the names of its parameters if it is sharded or there are several "
+            "processes: pass its model to save(), too"
+        )
+    flat = _of_flat_parameters(obj, model)
+    live = read(obj, model) if flat is None else flat
+    if isinstance(live, StateDict):
+        live = raw_values(live)
+    if not isinstance(obj, torch.nn.Module):
+        tree, shardings = _local(live)
+        frozen = frozenset[str]()
+    elif {torch.nn.Parameter}.issuperset(map(type, live.values())):
+        # The usual case, in which each loop costs as much as the copies of small tensors.
+        tree, shardings = live, []
+        frozen = frozenset() if all(map(_REQUIRES_GRAD, live.values())) else _frozen_names(obj, tree)
+    else:
+        live = _without_copies(live, obj) if ranks()[0] else live
+        tree, shardings = _local(live)
+        frozen = _frozen_names(obj, tree)
+    return RankState(obj, model, live, tree, shardings, frozen, flat is not None)
+
+
+def _of_flat_parameters(obj: Any, model: Any) -> dict[str, Any] | None:
+    """The state if the module has flat parameters (FSDP1), which PyTorch takes apart; else None."""
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    module = obj if model is None else model
+    if kind is None or not any(issubclass(each, kind) for each in set(map(type, module.modules()))):
+        return None
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-    found: Mapping[str, Any]
-    if isinstance(obj, torch.optim.Optimizer):
-        is_new = not obj.state
-        found = get_optimizer_state_dict(_named(obj, model), obj)
-        if is_new:
-            # PyTorch has made a state to save one, with a step counted that was never taken.
-            obj.state.clear()
-            found = {**found, "state": {}}
-    else:
-        found = get_model_state_dict(obj)
-        if ranks()[0]:
-            found = _without_copies(found, obj)
-    return cast("dict[str, Any]", found)
+    if isinstance(obj, torch.nn.Module):
+        return cast("dict[str, Any]", get_model_state_dict(obj))
+    is_new = not obj.state
+    found = get_optimizer_state_dict(module, obj)
+    if is_new:
+        # PyTorch has made a state to save one, with a step counted that was never taken.
+        obj.state.clear()
+    return {**found, "state": {}} if is_new else cast("dict[str, Any]", found)
 
 
 def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
@@ -211,14 +154,75 @@ def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[s
     return {
         name: value
         for name, value in state.items()
-        if isinstance(value, torch.Tensor) and (is_sharded(value) or value.data_ptr() in parameters)
+        if isinstance(value, torch.Tensor) and (_is_sharded(value) or value.data_ptr() in parameters)
     }
 
 
-def _named(optimizer: torch.optim.Optimizer, model: Any) -> torch.nn.Module:
-    if model is None:
-        raise ValueError(
-            f"{type(optimizer).__name__} is saved by the names of its parameters if it is sharded or there are several "
-            "processes: pass its model to save(), too"
-        )
-    return cast("torch.nn.Module", model)
+def _local(live: Any) -> tuple[Any, list[Any]]:
+    """Return the tree of a RankState, and its shardings."""
+    # Each type is looked at once: in a loop, that takes longer than the rest.
+    kinds = {type(value): is_sharded(value) for value in one_of_each_type(live) if _is_sharded(value)}
+    if not kinds:
+        return live, []
+    shardings: list[Any] = []
+    # Tied tensors stay one object, so that they are copied once.
+    seen: dict[Any, torch.Tensor] = {}
+
+    def local(value: Any) -> Any:
+        if type(value) not in kinds:
+            return value
+        if not kinds[type(value)]:
+            shardings.append(value.metadata())
+            return {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
+        shardings.append(_SHARDING(value))
+        here = value.to_local()
+        key = (here.data_ptr(), here.dtype, here.shape, here.stride()) if here.numel() else id(value)
+        return seen.setdefault(key, here)
+
+    with torch.no_grad():
+        return map_tree(live, local), shardings
+
+
+def _is_sharded(value: object) -> bool:
+    """Whether a value is a DTensor, or a ShardedTensor (of FSDP1)."""
+    if is_sharded(value):
+        return True
+    kind = getattr(sys.modules.get("torch.distributed._shard.sharded_tensor.api"), "ShardedTensor", None)
+    return kind is not None and isinstance(value, kind)
+
+
+def _frozen_names(module: torch.nn.Module, tree: Mapping[str, Any]) -> frozenset[str]:
+    """The names of a module's parameters that do not require gradients, found by their memory: wrappers change names."""
+    if all(map(_REQUIRES_GRAD, module.parameters())):
+        return frozenset()
+    places: dict[bool, set[int]] = {True: set(), False: {0}}
+    for parameter in module.parameters():
+        places[not parameter.requires_grad].update(_places(_local(parameter)[0]))
+    found = places[True] - places[False]
+    return frozenset(name for name, value in tree.items() if not found.isdisjoint(_places(value)))
+
+
+def _places(value: Any) -> list[int]:
+    tensors = list(value.values()) if isinstance(value, dict) else [value]
+    return [tensor.data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor)]
+
+
+def _full_names(module: torch.nn.Module, names: Mapping[str, Any]) -> dict[Any, str]:
+    """Return the names in a module's state without those of wrappers, as PyTorch finds them."""
+    from torch.distributed.checkpoint.state_dict import _get_fqns
+
+    return {name: next(iter(_get_fqns(module, name))) for name in names}
+
+
+def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names[name]: value for name, value in state.items()}
+
+
+def _renamed_optimizer(state: Mapping[str, Any], names: Mapping[Any, str], *, keeps: bool) -> dict[str, Any]:
+    """`keeps`: the names are saved a second time in the groups, because the optimizer was built with names."""
+    groups = []
+    for group in state["param_groups"]:
+        params = [names.get(number, number) for number in group["params"]]
+        kept = {key: value for key, value in group.items() if key != "param_names"}
+        groups.append({**kept, "params": params, **({"param_names": params} if keeps else {})})
+    return {"state": {names.get(key, key): value for key, value in state["state"].items()}, "param_groups": groups}

@@ -17,7 +17,7 @@ from ._objects import SortedArguments
 from ._ranks import ranks
 
 if TYPE_CHECKING:
-    from statedict.torch import RankPart
+    from statedict.torch import RankState
 
 T = TypeVar("T")
 
@@ -101,14 +101,12 @@ def _is_in_parts(value: Any) -> bool:
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
-def parts_of(objects: Mapping[str, Any]) -> dict[str, RankPart]:
-    """This rank's part of each of the objects that are saved in parts."""
-    from statedict.torch import RankPart, sharded_state
+def rank_states(objects: Mapping[str, Any], *, copied: bool) -> dict[str, RankState]:
+    """This rank's part of each of the objects that are saved in parts. `copied`: as in `_objects.states`."""
+    from statedict.torch import rank_state
 
-    return {
-        name: RankPart(sharded_state(value, _objects.owner_of(value, objects)), value)
-        for name, value in objects.items()
-    }
+    read = _objects.reader(copied=copied)
+    return {name: rank_state(value, _objects.owner_of(value, objects), read) for name, value in objects.items()}
 
 
 def refuse_shards(states: Mapping[str, Any]) -> None:

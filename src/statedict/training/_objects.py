@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -233,13 +233,18 @@ def states(given: SortedArguments, *, random: bool, copied: bool = False) -> dic
 
     `copied`: the caller copies the states at once, so they may contain the parameters themselves.
     """
-    read = _sources.to_copy if copied else _api.state_dict
-    found = {name: read(value, model=owner_of(value, given.stateful)) for name, value in given.stateful.items()}
+    read = reader(copied=copied)
+    found = {name: read(value, owner_of(value, given.stateful)) for name, value in given.stateful.items()}
     if given.other:
         found[_names.VALUES] = given.other
     if random:
         found[_names.RANDOM] = _random.read()
     return found
+
+
+def reader(*, copied: bool) -> Callable[[Any, Any], Any]:
+    """The function that reads the state of an object, and of an optimizer of a model. `copied`: as in `states`."""
+    return _sources.to_copy if copied else lambda value, model: _api.state_dict(value, model=model)
 
 
 def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:

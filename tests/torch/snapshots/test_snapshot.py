@@ -559,6 +559,14 @@ def test_an_optimizers_state_is_taken_again(monkeypatch, has_guards):
             assert tree["state"][0]["exp_avg"] is not later["state"][0]["exp_avg"]
 
 
+def test_a_state_with_tensors_without_elements_is_taken_again():
+    """A rank may have no elements of a sharded tensor; that is no reason to copy its state anew."""
+    tree, memory = take({"w": torch.ones(2), "a": torch.zeros(0, 3), "b": torch.zeros(0, 3)})
+    assert memory.refill({"w": torch.zeros(2), "a": torch.zeros(0, 3), "b": torch.zeros(0, 3)})
+    assert tree["w"].tolist() == [0, 0]
+    assert not memory.refill({"w": torch.zeros(2), "a": torch.zeros(0, 4), "b": torch.zeros(0, 3)})
+
+
 OTHER_FORMS = {
     "another key": lambda: optimizer_state(2, 0.2, second="sum"),
     "other key types": lambda: {

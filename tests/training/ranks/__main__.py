@@ -16,7 +16,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 import torch.distributed as dist
 from tests.training.objects import Counter
-from tests.training.ranks import around, background, saving
+from tests.training.ranks import around, background, reusing, saving
 
 from statedict import CheckpointManager
 
@@ -25,7 +25,7 @@ LOSSES = {"dies", "leaves", "silent"}
 
 
 def phase_of(name):
-    return next(getattr(module, name) for module in (saving, around, background) if hasattr(module, name))
+    return next(getattr(module, name) for module in (saving, around, background, reusing) if hasattr(module, name))
 
 
 def rank_of(number, size, phase, kind, directory, folder):

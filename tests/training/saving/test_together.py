@@ -105,3 +105,19 @@ def test_a_save_whose_job_is_shut_down_says_what_to_wait_for(tmp_path):
     for answer in answers:
         assert answer["told"].startswith("SaveError: torch.distributed was shut down before this save had ended")
         assert answer["steps"] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "tp"])
+def test_a_plan_is_used_again_only_if_it_is_the_same(tmp_path, kind):
+    """What a save writes with the plan of an earlier one is, byte for byte, what a new manager writes, after every change.
+
+    The items are those that PyTorch's own functions and planner find.
+    """
+    (answers,) = ranks(tmp_path / "run", f"reuses:{kind}:2")
+    for answer in answers:
+        assert answer["as torch"]
+        assert answer["differing"] == [[]] * 10
+        # The state of DDP has the parameters themselves: once they are frozen, the copy is made anew.
+        frozen = [3, 3] if kind == "ddp" else [0, 0]
+        assert answer["planned"] == [0, 0, 0, *frozen, 5, 5, 7, 8, 9]

@@ -18,7 +18,7 @@ import torch
 
 from statedict.state import StateDict, collector_paused, row_copies
 
-from ..tensors._copy_pairs import ORDINARY, addresses, is_watched
+from ..tensors._copy_pairs import ORDINARY, POINTER, addresses, is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
 from ._shared_memory import overlap
 
@@ -110,7 +110,7 @@ class Memory:
         self._slots = list(compress(_slots(of_copy.containers), self._are_plain))
         self._sizes = _sizes(kinds)
         self._has_same_layout = _layout_check(live, kinds)
-        self._are_small = [size <= ROW for size in self._sizes]
+        self._are_small = [0 < size <= ROW for size in self._sizes]
         self._are_large = [size > ROW for size in self._sizes]
         self._large = list(compress(self.tensors, self._are_large))
         self._sources: list[int] = []
@@ -125,7 +125,10 @@ class Memory:
             live = list(compress(found[1].values, self._are_tensors))
             plain = list(compress(found[1].values, self._are_plain))
             changed = list(compress(range(len(plain)), map(is_not, plain, self._plain)))
-            if not all(map(_is_fixed, map(plain.__getitem__, changed))) or _ties(live) != self._ties:
+            if not all(map(_is_fixed, map(plain.__getitem__, changed))):
+                return False
+            # Without ties, `_prepare` finds a tensor that occurs twice: it overlaps itself.
+            if self._ties and _ties(live) != self._ties:
                 return False
             live = _firsts(live, self._ties)
             if not self._has_same_layout(live) or not self._prepare(live):
@@ -139,7 +142,7 @@ class Memory:
 
     def _prepare(self, live: Sequence[torch.Tensor]) -> bool:
         """Prepare to copy from where the tensors are; return False if they share memory now."""
-        sources = addresses(live)
+        sources = list(map(POINTER, live))
         if sources == self._sources:
             return True
         if not _are_apart(live, sources, self._sizes):
@@ -219,14 +222,18 @@ def _slots(containers: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _is_dense(kind: Kind) -> bool:
-    """Whether a tensor has elements, and they fill the memory from the first to the last without gaps."""
+    """Whether the elements of a tensor fill the memory from the first to the last without gaps."""
     reach = 1 + sum((count - 1) * step for count, step in zip(kind.shape, kind.strides))
-    return 0 < prod(kind.shape) == reach
+    return prod(kind.shape) in (0, reach)
 
 
 def _are_apart(tensors: Sequence[torch.Tensor], places: Sequence[int], sizes: Sequence[int]) -> bool:
-    """Whether no two tensors overlap, and each begins at the start of a storage. (The address of a freed storage is 0.)"""
-    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, sizes)
+    """Whether no two tensors overlap, and each begins at the start of a storage. (The address of a freed storage is 0.)
+
+    Tensors without elements do not matter: a rank may have none of a sharded tensor.
+    """
+    tensors, places = list(compress(tensors, sizes)), list(compress(places, sizes))
+    return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, list(filter(None, sizes)))
 
 
 def _sizes(kinds: Kinds) -> list[int]:

@@ -19,7 +19,7 @@ _DTYPE, _LAYOUT, _ON_CPU, _DEVICE = (attrgetter(name) for name in ("dtype", "lay
 _FACTS = attrgetter("shape", "dtype", "device", "layout")
 _STRIDED = frozenset({torch.strided})
 _IS_SAME_SIZE = torch.Tensor.is_same_size
-_POINTER = torch._C.TensorBase.data_ptr
+POINTER = torch._C.TensorBase.data_ptr
 
 
 def alike(current: Sequence[Any], values: Sequence[Any]) -> Sequence[int]:
@@ -62,7 +62,7 @@ def addresses(tensors: Sequence[Any]) -> list[int]:
     """The address of each tensor's elements; 0 for a tensor without memory."""
     if ORDINARY.issuperset(map(type, tensors)):
         try:
-            return list(map(_POINTER, tensors))
+            return list(map(POINTER, tensors))
         except RuntimeError:
             pass
     return [_address(tensor) for tensor in tensors]

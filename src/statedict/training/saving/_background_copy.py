@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from statedict import _arrays
 
 from .. import _names
 from . import _save, _together
+from ._together import RankParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class CopyMemory:
 
     Attributes:
         copies: object name → its copy.
-        made: object name → the parts of files that were made of its tensors (see `RankPart.made`).
+        parts: what this rank writes of them, if several save.
     """
 
     copies: Mapping[str, _arrays.Copy] = field(default_factory=dict)
-    made: dict[str, dict[Any, Any]] = field(default_factory=dict)
+    parts: RankParts = field(default_factory=RankParts)
 
 
 def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, CopyMemory]:
@@ -38,15 +38,19 @@ def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, C
         with _save.named(name, state):
             copies[name] = _arrays.copied_again(state, memory.copies.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), CopyMemory(copies, memory.made)
+    return replace(content, values=deepcopy(content.values), states=states), CopyMemory(copies)
 
 
 def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[_together.RankContent, CopyMemory]:
-    """Copy what this rank saves, as `copied` does; its parts are copied in place."""
-    live = {name: part.values for name, part in content.parts.items()}
+    """Copy what this rank saves, as `copied` does. If only values have changed, its parts and their plan are used again."""
+    live = {name: state.tree for name, state in content.states.items()}
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
-    for name, part in content.parts.items():
-        part.values = copy.states[name]
-        part.made = kept.made.setdefault(name, {})
+    of = {}
+    for name, state in content.states.items():
+        before = memory.parts.of.get(name)
+        has_same_form = kept.copies[name] is memory.copies.get(name)
+        of[name] = part = _together.part_of(state, before, has_same_form=has_same_form)
+        part.show(state, copy.states[name])
+    parts = memory.parts if of == memory.parts.of else RankParts(of)
     own = replace(copy, states={name: copy.states[name] for name in content.own.states})
-    return replace(content, own=own), kept
+    return replace(content, own=own, parts=parts), replace(kept, parts=parts)

@@ -138,6 +138,8 @@ class Saver:
             content = self._content_of_rank(step, metrics, given)
             if self._options.asynchronous:
                 content, memory = copied_of_rank(content, memory)
+            else:
+                content = content.uncopied()
             meter = _meter(content.own)
         except BaseException as error:  # noqa: BLE001  # raised by the job
             job = partial(save.fail, error)
@@ -168,14 +170,15 @@ class Saver:
     def _content_of_rank(
         self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments
     ) -> _together.RankContent:
-        parts, rest = _distributed.split(given)
+        inside, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
         _distributed.refuse_shards(states)
         differing = {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
         alone = states if ranks()[0] == 0 else {}
         own = _save.Content(step, metrics, given.plain, alone, _keep.dump(self._options.keep))
         generators = _random.read() if self._options.random else None
-        return _together.RankContent(own, _distributed.parts_of(parts), generators, deepcopy(differing))
+        shared = _distributed.rank_states(inside, copied=self._options.asynchronous)
+        return _together.RankContent(own, shared, _together.RankParts(), generators, deepcopy(differing))
 
     def _write_together(self, save: SaveOfRanks, content: _together.RankContent, meter: Meter) -> None:
         if not save.write(content, meter) and self._options.busy == "wait":

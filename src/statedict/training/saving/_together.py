@@ -11,6 +11,9 @@ connections of their own (RankConnections), never over those of the training:
 If a rank fails, or its process ends, all ranks raise, and nothing is left behind. An error that occurs before the job, while
 the state is copied, is passed to the other ranks in step 1.
 
+An asynchronous save, of which only values have changed since an earlier one, uses the items of that save again (Agreement):
+if all ranks offer to use the same, nothing is planned; if some do not, all offer their items.
+
 With `busy="replace"`, some ranks may have replaced a waiting save by a newer one, and others not yet. Saves are numbered,
 and in step 1 the newest number wins: a rank with an older one drops it, and joins with its next one.
 """
@@ -34,12 +37,44 @@ from . import _frozen, _save
 from ._frozen import Donor
 
 if TYPE_CHECKING:
-    from statedict.torch import RankConnections, RankPart, Stored
+    from statedict.torch import RankConnections, RankPart, RankState, Stored
 
 
 # PyTorch's SavePlan and Metadata, which only `statedict.torch` knows.
 Plan = Any
 Metadata = Any
+
+
+class Agreement(NamedTuple):
+    """What the ranks have agreed to write.
+
+    Attributes:
+        group, number: the ranks, and the number of their save.
+        plans: the items of each object that this rank writes.
+        metadata: of each object, without the places of its items. Only rank 0 has it.
+    """
+
+    group: RankConnections
+    number: int
+    plans: Mapping[str, Plan]
+    metadata: Mapping[str, Metadata]
+
+
+@dataclass(slots=True)
+class RankParts:
+    """What this rank writes of each object; `agreed` is what the ranks have agreed about these parts, if they have."""
+
+    of: Mapping[str, RankPart] = field(default_factory=dict)
+    agreed: Agreement | None = None
+
+
+def part_of(state: RankState, before: RankPart | None = None, *, has_same_form: bool = False) -> RankPart:
+    """The part of a state: `before`, if it fits. `has_same_form`: the trees of both have the same form."""
+    from statedict.torch import RankPart
+
+    if before is not None and has_same_form and before.fits(state):
+        return before
+    return RankPart(state, None if before is None else before.made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +83,21 @@ class RankContent:
 
     Attributes:
         own: what rank 0 writes alone; only its step matters on the other ranks.
-        parts: object name → this rank's part of its state.
+        states: object name → this rank's part of its state.
+        parts: the same, to be written.
         random: the state of this rank's random generators, or None.
         differing: object name → this rank's state of an object that differs by rank; rank 0 merges those of all.
     """
 
     own: _save.Content
-    parts: Mapping[str, RankPart]
+    states: Mapping[str, RankState]
+    parts: RankParts
     random: dict[str, Any] | None
     differing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def uncopied(self) -> RankContent:
+        """The content with parts that write the live states."""
+        return replace(self, parts=RankParts({name: part_of(state) for name, state in self.states.items()}))
 
 
 class Offer(NamedTuple):
@@ -64,25 +105,28 @@ class Offer(NamedTuple):
 
     Attributes:
         number, step: of the save.
-        plans: the items of each object.
+        agreed: the number of the earlier save whose items it can use again, or None.
+        plans: the items of each object; None if they are those of that save.
         has_frozen: whether some of them are not trained.
     """
 
     number: int
     step: int
+    agreed: int | None
     plans: Mapping[str, Plan]
     has_frozen: bool
 
 
 class Task(NamedTuple):
-    """What a rank is to write: the items of each object, into the draft `key`; empty if `newest` is another save.
+    """What a rank is to write, into the draft `key`; empty if `newest` is another save, or all must offer their items.
 
-    `donor` is the checkpoint whose frozen files can be shared.
+    `plans` are the items of each object; None if they are those of the save that all have offered to use again. `donor` is
+    the checkpoint whose frozen files can be shared.
     """
 
     newest: int
     key: str = ""
-    plans: Mapping[str, Plan] = {}
+    plans: Mapping[str, Plan] | None = None
     donor: Donor = Donor()
 
 
@@ -136,9 +180,10 @@ class SaveOfRanks:
             if not task.key:
                 return False
             draft = self._begun or self._run.draft(task.key, durable=self._durable)
+            agreed = self._agreement(content.parts, task)
             self._agree(
-                lambda: self._write_part(draft, content, task),
-                lambda wrote: self._complete(draft, content.own, wrote, meter),
+                lambda: self._write_part(draft, content, agreed.plans, task.donor),
+                lambda wrote: self._complete(draft, content.own, agreed.metadata, wrote, meter),
             )
         except AfterSaveError:
             raise
@@ -162,66 +207,84 @@ class SaveOfRanks:
     # step 1
 
     def _begin(self, content: RankContent) -> Task:
-        def offer() -> Offer:
-            plans = {name: part.plan() for name, part in content.parts.items()}
-            has_frozen = any(part.frozen for part in content.parts.values())
-            return Offer(self._number, content.own.step, plans, has_frozen)
-
-        task: Task = self._agree(offer, self._decided)
+        parts = content.parts
+        if parts.agreed is not None and parts.agreed.group is not self._group:
+            parts.agreed = None
+        decide = partial(self._decided, parts)
+        task: Task = self._agree(lambda: self._offer(content), decide)
         while not task.key and task.newest == self._number:
-            # The others are about to join with it.
-            task = self._agree(offer, self._decided)
+            # The others are about to join with it, or cannot use the same items again.
+            parts.agreed = None
+            task = self._agree(lambda: self._offer(content), decide)
         return task
 
-    def _decided(self, offers: list[Offer]) -> list[Task]:
+    def _offer(self, content: RankContent) -> Offer:
+        parts, agreed = content.parts.of, content.parts.agreed
+        plans = {name: part.plan() if agreed is None else None for name, part in parts.items()}
+        has_frozen = any(part.frozen for part in parts.values())
+        return Offer(self._number, content.own.step, None if agreed is None else agreed.number, plans, has_frozen)
+
+    def _decided(self, parts: RankParts, offers: list[Offer]) -> list[Task]:
         newest = max(offer.number for offer in offers)
         if any(offer.number != newest for offer in offers):
             return [Task(newest)] * len(offers)
         _require_same(offers)
-        from statedict.torch import join_plans
-
-        joined = {name: join_plans([offer.plans[name] for offer in offers]) for name in offers[0].plans}
-        self._metadata = {name: metadata for name, (_, metadata) in joined.items()}
+        if len({offer.agreed for offer in offers}) > 1:
+            return [Task(newest)] * len(offers)
+        plans = [None] * len(offers) if parts.agreed else self._planned(offers)
         self._hold()
         with self._run.translated():
             # Retry the deletions that failed in an earlier save.
             self._run.tidy()
             self._begun = self._run.begin(offers[0].step, durable=self._durable)
             donor = _save.donor_of(self._run) if any(offer.has_frozen for offer in offers) else Donor()
-        return [
-            Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()}, donor)
-            for rank in range(len(offers))
-        ]
+        return [Task(newest, self._begun.key, of_rank, donor) for of_rank in plans]
+
+    def _planned(self, offers: list[Offer]) -> list[dict[str, Plan]]:
+        """Plan what each rank writes."""
+        from statedict.torch import join_plans
+
+        joined = {name: join_plans([offer.plans[name] for offer in offers]) for name in offers[0].plans}
+        self._metadata = {name: metadata for name, (_, metadata) in joined.items()}
+        return [{name: plans[rank] for name, (plans, _) in joined.items()} for rank in range(len(offers))]
+
+    def _agreement(self, parts: RankParts, task: Task) -> Agreement:
+        if task.plans is not None:
+            parts.agreed = Agreement(self._group, self._number, task.plans, self._metadata)
+        assert parts.agreed is not None, "all ranks have offered to use it"
+        return parts.agreed
 
     # step 2
 
-    def _write_part(self, draft: Draft, content: RankContent, task: Task) -> Wrote:
-        stems = _names.stems(content.parts)
+    def _write_part(self, draft: Draft, content: RankContent, plans: Mapping[str, Plan], donor: Donor) -> Wrote:
+        stems = _names.stems(plans)
         rank = self._group.rank
-        stored: dict[str, list[Stored]] = {name: [] for name in content.parts}
+        stored: dict[str, list[Stored]] = {name: [] for name in plans}
         shards: dict[str, dict[str, str]] = {}
-        for name, part in content.parts.items():
-            with _save.named(name, part.values):
-                made = part.files(task.plans[name], rank, _frozen.WORTH_SHARING)
+        for name, part in content.parts.of.items():
+            with _save.named(name, part.tree):
+                made = part.files(plans[name], rank, _frozen.WORTH_SHARING)
             for file in made:
                 stored[name] += file.stored
                 target = f"{stems[name]}/{file.name}"
                 if file.is_frozen:
                     digest = shards.setdefault(name, {})[target] = _frozen.digest_of(file)
-                    if _frozen.share(task.donor, digest, draft, target):
+                    if _frozen.share(donor, digest, draft, target):
                         continue
                 draft.write(target, file.parts)
         if content.random is not None:
             _save.write_state(content.random, draft, _random.file_of(rank))
         return Wrote(stored, draft.uploaded, shards, content.differing)
 
-    def _complete(self, draft: Draft, own: _save.Content, wrote: list[Wrote], meter: Meter) -> list[None]:
+    def _complete(
+        self, draft: Draft, own: _save.Content, metadata: Mapping[str, Metadata], wrote: list[Wrote], meter: Meter
+    ) -> list[None]:
         from statedict.torch import METADATA, dump_metadata
 
-        stems = _names.stems(self._metadata)
+        stems = _names.stems(metadata)
         with self._run.translated():
-            for name, metadata in self._metadata.items():
-                block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
+            for name, of_object in metadata.items():
+                block = dump_metadata(of_object, [place for each in wrote for place in each.stored[name]])
                 draft.write(f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
             others = _save.Others(stems, [each.facts for each in wrote], _merged([each.shards for each in wrote]))
             own = replace(own, states={**own.states, **_merged([each.differing for each in wrote])})
