@@ -103,6 +103,17 @@ REASONS = [
         False,
     ),
     (
+        {"conv": BLOCK, "downsample": BLOCK},
+        {"shortcut": BLOCK, "layer": BLOCK},
+        {
+            f"{old}.{name}": f"{new}.{name}"
+            for old, new in [("conv", "layer"), ("downsample", "shortcut")]
+            for name in BLOCK
+        },
+        reasons.CONFLICT,
+        False,
+    ),
+    (
         {"h": {"0": BLOCK, "1": BLOCK}},
         {"layers": {"0": BLOCK, "1": BLOCK}},
         {f"h.{i}.{name}": f"layers.{i}.{name}" for i in range(2) for name in BLOCK},
@@ -115,6 +126,20 @@ REASONS = [
         {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
         reasons.CONTRARY,
         False,
+    ),
+    (
+        {"h": {"0": BLOCK, "1": BLOCK}},
+        {"block_1": BLOCK, "block_2": BLOCK},
+        {f"h.{i}.{name}": f"block_{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        reasons.NUMBERED,
+        True,
+    ),
+    (
+        {"h": {"0": BLOCK, "1": {"scale": (7,)}, "2": BLOCK}},
+        {"res": {"0": BLOCK, "1": BLOCK}, "scale": (7,)},
+        {f"h.{2 * i}.{name}": f"res.{i}.{name}" for i in range(2) for name in BLOCK} | {"h.1.scale": "scale"},
+        reasons.NUMBERED,
+        True,
     ),
     (
         {"up": {"0": {"norm.weight": (5, 5)}, "1": BLOCK, "2": BLOCK}},
@@ -173,6 +198,7 @@ def test_each_step_has_its_reason(source, target, pairs, reason, certain):
 CONVERSIONS = [
     ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
     ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
+    ({"a.w": (4, 3, 1), "b.w": (3, 4, 1)}, {"x.w": (3, 4, 1), "y.w": (4, 3, 1)}, "a.{*p} -> y.{*p}", False),
     ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},

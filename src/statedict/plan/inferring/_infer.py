@@ -156,7 +156,7 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     certain = [
         (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
     ]
-    contrary = contradicted(certain, sides)
+    contrary = contradicted(certain, sides, complete=not rivals and not left[1])
 
     def doubted(match: Matched) -> Matched:
         if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):
