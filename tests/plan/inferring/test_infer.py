@@ -244,6 +244,20 @@ def test_layers_that_are_numbered_from_elsewhere(prefix):
     assert {step.source: step.target for step in found.steps} == {**expected, "norm": "norm"}
 
 
+def test_the_weights_of_a_base_model_are_found_in_one_with_lora():
+    """The names of a base model are matched with those of a PEFT model, whose LoRA stays unfilled."""
+    base = gpt2()
+    del base["lm_head.weight"]
+    lora = {f"transformer.h.{i}.attn.c_attn.lora_{x}.default.weight": np.zeros((2, 2)) for i in range(3) for x in "AB"}
+    adapted = {name.replace("c_attn.", "c_attn.base_layer."): value for name, value in base.items()}
+    found = infer({f"base_model.model.{name}": value for name, value in {**adapted, **lora}.items()}, base)
+    assert {step.source: step.target for step in found.steps} == {
+        old: f"base_model.model.{new}" for old, new in zip(base, adapted)
+    }
+    assert found.certain
+    assert {*found.unfilled} == {f"base_model.model.{name}" for name in lora}
+
+
 def test_what_cannot_be_told_is_left_over():
     """Different numbers of equal tensors are left over, not guessed."""
     inference = infer(
