@@ -101,7 +101,7 @@ def _equal_layers(
         yield some, _ordered([(ours[one], theirs[other]) for one, other in some])
 
 
-def _ordered(layers: Sequence[tuple[_Place, _Place]]) -> bool:
+def _ordered(layers: Sequence[tuple[_LayerPlace, _LayerPlace]]) -> bool:
     """Whether modules have equal places, or the same order, if both sides count from 0 and one side has more of them."""
     beside = [set().union(*(both[side].beside for both in layers)) for side in (0, 1)]
     numbered = sorted((one.number, other.number) for one, other in layers)
@@ -111,14 +111,14 @@ def _ordered(layers: Sequence[tuple[_Place, _Place]]) -> bool:
     return whole and all(one[1] <= other[1] for one, other in pairwise(numbered))
 
 
-class _Place(NamedTuple):
+class _LayerPlace(NamedTuple):
     """The number of a module, and those of all modules beside it that have tensors in common with it."""
 
     number: int
     beside: frozenset[int]
 
 
-def _places(shapes: Shapes, complete: bool) -> dict[str, _Place]:
+def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
     """Return the places of numbered modules among those beside them that have tensors of the same names and shapes.
 
     If no number is missing, they are counted from 0, without modules of other kinds. `block_1` may be the first one if
@@ -144,9 +144,9 @@ def _places(shapes: Shapes, complete: bool) -> dict[str, _Place]:
         beside = sorted(set().union(*(numbered[role] for role in roles)))
         first = int(complete and not last.isdecimal() and 0 not in whole[family])
         if whole[family] == {*range(first, first + len(whole[family]))}:
-            place = _Place(beside.index(numbers(last)[-1]), frozenset(range(len(beside))))
+            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))))
         else:
-            place = _Place(numbers(last)[-1], frozenset(beside))
+            place = _LayerPlace(numbers(last)[-1], frozenset(beside))
         if family not in unequal:
             found[path] = place
     return found
