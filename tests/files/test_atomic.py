@@ -352,11 +352,11 @@ def test_only_regular_files_are_replaced(tmp_path):
     """A directory, a FIFO or a device is not replaced by a file."""
     os.mkfifo(tmp_path / "fifo")
     for target, what in {
-        tmp_path: "a directory",
-        tmp_path / "fifo": "a FIFO",
-        "/dev/null": "a character device",
+        tmp_path: "a directory, not a regular file; pass the path of a file in it",
+        tmp_path / "fifo": "a FIFO, not a regular file; save to a new name",
+        "/dev/null": "a character device, not a regular file; save to a new name",
     }.items():
-        with pytest.raises(SaveError, match=f"this is {what}, not a regular file; save to a new name"):
+        with pytest.raises(SaveError, match=f"this is {what}"):
             files.write(target, parts())
 
 

@@ -162,7 +162,8 @@ class Replacement(Output):
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(status.st_mode):
-            raise SaveError(f"{self._like}: this is {kind_of(status.st_mode)}, not a regular file; save to a new name")
+            advice = "pass the path of a file in it" if stat.S_ISDIR(status.st_mode) else "save to a new name"
+            raise SaveError(f"{self._like}: this is {kind_of(status.st_mode)}, not a regular file; {advice}")
         return status
 
     def _create(self, mode: int) -> None:

@@ -103,6 +103,17 @@ REASONS = [
         False,
     ),
     (
+        {"conv": BLOCK, "downsample": BLOCK},
+        {"shortcut": BLOCK, "layer": BLOCK},
+        {
+            f"{old}.{name}": f"{new}.{name}"
+            for old, new in [("conv", "layer"), ("downsample", "shortcut")]
+            for name in BLOCK
+        },
+        reasons.CONFLICT,
+        False,
+    ),
+    (
         {"h": {"0": BLOCK, "1": BLOCK}},
         {"layers": {"0": BLOCK, "1": BLOCK}},
         {f"h.{i}.{name}": f"layers.{i}.{name}" for i in range(2) for name in BLOCK},
@@ -115,6 +126,20 @@ REASONS = [
         {f"h.{i}.{name}": f"layers.{i + 1}.{name}" for i in range(2) for name in BLOCK},
         reasons.CONTRARY,
         False,
+    ),
+    (
+        {"h": {"0": BLOCK, "1": BLOCK}},
+        {"block_1": BLOCK, "block_2": BLOCK},
+        {f"h.{i}.{name}": f"block_{i + 1}.{name}" for i in range(2) for name in BLOCK},
+        reasons.NUMBERED,
+        True,
+    ),
+    (
+        {"h": {"0": BLOCK, "1": {"scale": (7,)}, "2": BLOCK}},
+        {"res": {"0": BLOCK, "1": BLOCK}, "scale": (7,)},
+        {f"h.{2 * i}.{name}": f"res.{i}.{name}" for i in range(2) for name in BLOCK} | {"h.1.scale": "scale"},
+        reasons.NUMBERED,
+        True,
     ),
     (
         {"up": {"0": {"norm.weight": (5, 5)}, "1": BLOCK, "2": BLOCK}},
@@ -173,6 +198,7 @@ def test_each_step_has_its_reason(source, target, pairs, reason, certain):
 CONVERSIONS = [
     ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
     ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
+    ({"a.w": (4, 3, 1), "b.w": (3, 4, 1)}, {"x.w": (3, 4, 1), "y.w": (4, 3, 1)}, "a.{*p} -> y.{*p}", False),
     ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},
@@ -216,6 +242,20 @@ def test_layers_that_are_numbered_from_elsewhere(prefix):
     found = infer({**ours, "norm": np.zeros(3)}, {**theirs, "norm": np.zeros(3)})
     expected = {f"{prefix}h.{n + 1}.{name}": f"h.{n}.{name}" for n in (0, 1, 2) for name in shapes}
     assert {step.source: step.target for step in found.steps} == {**expected, "norm": "norm"}
+
+
+def test_the_weights_of_a_base_model_are_found_in_one_with_lora():
+    """The names of a base model are matched with those of a PEFT model, whose LoRA stays unfilled."""
+    base = gpt2()
+    del base["lm_head.weight"]
+    lora = {f"transformer.h.{i}.attn.c_attn.lora_{x}.default.weight": np.zeros((2, 2)) for i in range(3) for x in "AB"}
+    adapted = {name.replace("c_attn.", "c_attn.base_layer."): value for name, value in base.items()}
+    found = infer({f"base_model.model.{name}": value for name, value in {**adapted, **lora}.items()}, base)
+    assert {step.source: step.target for step in found.steps} == {
+        old: f"base_model.model.{new}" for old, new in zip(base, adapted)
+    }
+    assert found.certain
+    assert {*found.unfilled} == {f"base_model.model.{name}" for name in lora}
 
 
 def test_what_cannot_be_told_is_left_over():

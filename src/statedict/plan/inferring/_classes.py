@@ -203,7 +203,7 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
     if len(ours) != len(theirs):
         return [(a, b, SIMILAR) for a, b in found.items()]
     if len(rows) == 1:
-        return _completed(found, rows.pop(), columns.pop(), likeness)
+        return _completed(found, rows.pop(), columns.pop(), likeness, any(map(_ordinal, (*ours, *theirs))))
     ordered = {}
     if rows and len(ours[0].entries) > LAYER:  # single layers are in any order: w1, w2, w3, or gate, up, down
         beside = [[float(context.neighbours(one, other)) for other in theirs] for one in ours]
@@ -213,13 +213,18 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
 
 
 def _completed(
-    found: dict[int, int], row: int, column: int, likeness: list[list[float]]
+    found: dict[int, int], row: int, column: int, likeness: list[list[float]], by_order: bool
 ) -> list[tuple[int, int, Reason]]:
-    """Add the last pair. Of two pairs of which only one has similar names, the order must agree."""
+    """Add the last pair. Of two pairs of which only one has similar names, none is certain if the order does not agree.
+
+    `by_order` says that names tell which is the first: then these are paired by their order, otherwise by the names.
+    """
     alone = len(found) == 1 and max(map(max, likeness)) < _STRUCTURE
-    if likeness[row][column] < _SIMILAR and alone and row != column:
+    disagree = likeness[row][column] < _SIMILAR and alone and row != column
+    if disagree and by_order:
         return [(0, 0, CONFLICT), (1, 1, CONFLICT)]
-    return [*((a, b, SIMILAR) for a, b in found.items()), (row, column, LAST)]
+    similar, last = (CONFLICT, CONFLICT) if disagree else (SIMILAR, LAST)
+    return [*((a, b, similar) for a, b in found.items()), (row, column, last)]
 
 
 def _clear(likeness: list[list[float]], rows: set[int], columns: set[int]) -> dict[int, int]:
@@ -271,5 +276,10 @@ def _told(ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[dict[int, objec
 def _ordinals(two: Sequence[Node]) -> dict[int, object]:
     if two[0].pattern == two[1].pattern:
         return {id(node): which for node, which in zip(sorted(two, key=lambda n: n.numbers), ("first", "second"))}
-    said = [{ORDINALS[word] for word in words(node.path) if word in ORDINALS} for node in two]
+    said = map(_ordinal, two)
     return {id(node): some.pop() for node, some in zip(two, said) if len(some) == 1}
+
+
+def _ordinal(node: Node) -> set[str]:
+    """Return whether the words of a path say that a module is the first or the second one."""
+    return {ORDINALS[word] for word in words(node.path) if word in ORDINALS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
+from typing import NamedTuple
 
 from statedict.state import parents
 
@@ -20,21 +21,23 @@ Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
 
 
-def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool) -> set[Pair]:
     """Return the pairs, of names of a source and a model, that contradict others; `sides` are the shapes of all names.
+
+    `complete` says that no tensor is left over: then numbers may begin elsewhere on one side, as with layers 1 to 12.
 
     >>> pairs = [("h.0.a", "x.0.b"), ("h.1.a", "x.1.b"), ("h.2.a", "x.2.c")]
     >>> sides = {old: (3,) for old, _ in pairs}, {new: (3,) for _, new in pairs}
-    >>> contradicted(pairs, sides) == {*pairs}
+    >>> contradicted(pairs, sides, True) == {*pairs}
     True
     """
     partners = _partners(pairs)
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
-        for both in product(_above(pair[0]), _above(pair[1])):
+        for both in product(_paths(pair[0]), _paths(pair[1])):
             below.setdefault(both, []).append(pair)
-    for layers, ordered in _equal_layers(partners[0], sides):
+    for layers, ordered in _equal_layers(partners[0], sides, complete):
         wrong |= set(_differing(layers, ordered, below))
     return wrong
 
@@ -44,8 +47,13 @@ _Partners = Mapping[str, list[str]]
 
 def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
     """Return, for the modules of both sides, those that have the largest share of their tensors in common with them."""
-    sizes = tuple(Counter(path for pair in pairs for path in _above(pair[side])) for side in (0, 1))
-    common = Counter(both for old, new in pairs for both in product(_above(old), _above(new)))
+    sizes = tuple(Counter(path for pair in pairs for path in _paths(pair[side])) for side in (0, 1))
+    common = Counter(
+        (one, other)
+        for pair in pairs
+        for one, other in product(*map(_paths, pair))
+        if max(sizes[0][one], sizes[1][other]) < len(pairs)  # a module with all of them says nothing
+    )
     share = {(one, other): n / (sizes[0][one] + sizes[1][other] - n) for (one, other), n in common.items()}
     best: tuple[dict[str, float], dict[str, float]] = ({}, {})
     for both, value in share.items():
@@ -59,8 +67,9 @@ def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
     return found
 
 
-def _above(name: str) -> list[str]:
-    return [path for path in parents(name) if path]
+def _paths(name: str) -> list[str]:
+    """Return a name and the modules above it."""
+    return [name, *(path for path in parents(name) if path)]
 
 
 def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
@@ -68,7 +77,7 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
     return any(
         path in partners[side] and not any(f"{pair[1 - side]}.".startswith(f"{p}.") for p in partners[side][path])
         for side in (0, 1)
-        for path in _above(pair[side])
+        for path in _paths(pair[side])
     )
 
 
@@ -78,40 +87,69 @@ def _crossed(pair: Pair) -> bool:
     return one != other
 
 
-def _equal_layers(partners: _Partners, sides: tuple[Shapes, Shapes]) -> Iterator[tuple[list[Pair], bool]]:
-    """Return the equal modules beside each other with their partners, and whether the numbers of both agree."""
-    ours, theirs = map(_families, sides)
+def _equal_layers(
+    partners: _Partners, sides: tuple[Shapes, Shapes], complete: bool
+) -> Iterator[tuple[list[Pair], bool]]:
+    """Return the equal modules beside each other with their partners, and whether the order of both agrees."""
+    ours, theirs = (_places(shapes, complete) for shapes in sides)
     found: dict[Pair, list[Pair]] = {}
     for one, others in partners.items():
         for other in others:
-            if _family(one) in ours and _family(other) in theirs:
+            if one in ours and other in theirs:
                 found.setdefault((_family(one), _family(other)), []).append((one, other))
-    for (family, other), some in found.items():
-        yield some, _ordered(some, ours[family], theirs[other])
+    for some in found.values():
+        yield some, _ordered([(ours[one], theirs[other]) for one, other in some])
 
 
-def _ordered(layers: list[Pair], ours: set[int], theirs: set[int]) -> bool:
-    """Whether the modules have equal numbers, or the same order, if both sides number them from 0 and one side has more."""
-    places = sorted((numbers(one)[-1], numbers(other)[-1]) for one, other in layers)
-    if ours == theirs:
-        return all(one == other for one, other in places)
-    whole = len(ours) != len(theirs) and all(some == {*range(len(some))} for some in (ours, theirs))
-    return whole and all(one[1] <= other[1] for one, other in pairwise(places))
+def _ordered(layers: Sequence[tuple[_LayerPlace, _LayerPlace]]) -> bool:
+    """Whether modules have equal places, or the same order, if both sides count from 0 and one side has more of them."""
+    beside = [set().union(*(both[side].beside for both in layers)) for side in (0, 1)]
+    numbered = sorted((one.number, other.number) for one, other in layers)
+    if beside[0] == beside[1]:
+        return all(one == other for one, other in numbered)
+    whole = len(beside[0]) != len(beside[1]) and all(some == {*range(len(some))} for some in beside)
+    return whole and all(one[1] <= other[1] for one, other in pairwise(numbered))
 
 
-def _families(shapes: Shapes) -> dict[str, set[int]]:
-    """Return the families of modules beside each other that have tensors of the same shapes, and their numbers."""
-    inside: dict[str, dict[str, Shape | None]] = {}
-    numbered: dict[str, set[int]] = {}
+class _LayerPlace(NamedTuple):
+    """The number of a module, and those of all modules beside it that have tensors in common with it."""
+
+    number: int
+    beside: frozenset[int]
+
+
+def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
+    """Return the places of numbered modules among those beside them that have tensors of the same names and shapes.
+
+    If no number is missing, they are counted from 0, without modules of other kinds. `block_1` may be the first one if
+    nothing is left over; `blocks.1` may not, as lists of modules count from 0.
+    """
+    numbered: dict[Pair, set[int]] = {}
+    below: dict[str, list[Pair]] = {}
+    whole: dict[str, set[int]] = {}
+    kinds: dict[Pair, Shape | None] = {}
     unequal = set()
     for name, shape in shapes.items():
-        for path in parents(name):
+        for path in _paths(name):
             if own := numbers(path.rpartition(".")[2]):
-                family = _family(path)
-                numbered.setdefault(family, set()).add(own[-1])
-                if inside.setdefault(family, {}).setdefault(name[len(path) :], shape) != shape:
-                    unequal.add(family)
-    return {family: some for family, some in numbered.items() if family not in unequal}
+                role = _family(path), name[len(path) :]
+                below.setdefault(path, []).append(role)
+                numbered.setdefault(role, set()).add(own[-1])
+                whole.setdefault(role[0], set()).add(own[-1])
+                if kinds.setdefault(role, shape) != shape:
+                    unequal.add(role[0])
+    found = {}
+    for path, roles in below.items():
+        family, last = roles[0][0], path.rpartition(".")[2]
+        beside = sorted(set().union(*(numbered[role] for role in roles)))
+        first = int(complete and not last.isdecimal() and 0 not in whole[family])
+        if whole[family] == {*range(first, first + len(whole[family]))}:
+            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))))
+        else:
+            place = _LayerPlace(numbers(last)[-1], frozenset(beside))
+        if family not in unequal:
+            found[path] = place
+    return found
 
 
 def _family(path: str) -> str:

@@ -146,17 +146,20 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     """Doubt matches in numbered modules of which only some have tensors left over, and in equal modules that no word tells
     apart: another one may be meant.
 
-    A tensor of the source counts only if the model has others of its shape: the rest are buffers of another implementation.
+    A tensor counts only if the other side has others of its shape: the rest are buffers of another implementation.
     """
-    known = {bare_shape(shape) for shape in sides[1].values() if shape is not None}
-    rivals = [name for name in left[0] if (shape := sides[0][name]) is not None and bare_shape(shape) in known]
-    doubtful = [uneven(side, names) for side, names in zip(sides, (rivals, left[1]))]
+    known = [{bare_shape(shape) for shape in side.values() if shape is not None} for side in sides]
+    rivals = [
+        [name for name in names if (shape := side[name]) is not None and bare_shape(shape) in others]
+        for names, side, others in zip(left, sides, reversed(known))
+    ]
+    doubtful = [uneven(side, names) for side, names in zip(sides, rivals)]
     pairs = [(old, new) for match in matches for old in match.sources for new in match.targets]
     equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
     certain = [
         (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
     ]
-    contrary = contradicted(certain, sides)
+    contrary = contradicted(certain, sides, complete=rivals == [[], []])
 
     def doubted(match: Matched) -> Matched:
         if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):

@@ -137,6 +137,8 @@ class _Front:
         kinds += [Counter(node.exact(turned) for node in theirs) for turned in (False, True)]
         fits = [turned for turned in (False, True) if kinds[0] == kinds[1 + turned]]
         turned = fits[0] if len(fits) == 1 else self._transposed if len(fits) == 2 else None
+        if turned is None and fits and all(node.exact() == node.exact(True) for node in theirs):
+            turned = False
         if turned is None or len(kinds[0]) == 1:
             self.classes.append((ours, theirs))
             return

@@ -15,7 +15,7 @@ _Place = tuple[str, str, str]
 
 
 def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> dict[int, bool]:
-    """Return whether to transpose the square matrices in `made`, by position; empty if none is known to be transposed.
+    """Return whether to transpose the square matrices in `made`, by position; empty if none may be transposed.
 
     The shape of a square matrix does not show it, but models that store matrices as (inputs, outputs) do so for all of
     them, except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module
@@ -29,13 +29,13 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> di
                 votes.setdefault(place, Counter())[turned] += 1
     any_turned = any(counted[True] for counted in votes.values())
     asked = (number for number, one in enumerate(made) if _is_matrix(one, shapes) and _is_square(one, shapes))
-    return {number: _likely(made[number], votes) for number in asked if any_turned or _is_kernel(made[number], votes)}
+    return {number: _likely(made[number], votes) for number in asked if any_turned or _is_kernel(made[number])}
 
 
-def _is_kernel(one: Converted, votes: Mapping[_Place, Counter[bool]]) -> bool:
-    """Whether one side calls it a kernel (TensorFlow's are (inputs, outputs)), and no other matrix decides."""
+def _is_kernel(one: Converted) -> bool:
+    """Whether one side calls it a kernel: TensorFlow's are (inputs, outputs)."""
     *_, (_, *last) = _places(one)
-    return last.count("kernel") == 1 and ("", *last) not in votes
+    return last.count("kernel") == 1
 
 
 def _is_matrix(one: Converted, shapes: Mapping[str, Shape | None]) -> bool:
@@ -47,7 +47,7 @@ def _is_square(one: Converted, shapes: Mapping[str, Shape | None]) -> bool:
 
 
 def _likely(one: Converted, votes: Mapping[_Place, Counter[bool]]) -> bool:
-    near = next((votes[place] for place in _places(one) if place in votes), Counter({True: _is_kernel(one, votes)}))
+    near = next((votes[place] for place in _places(one) if place in votes), Counter({True: _is_kernel(one)}))
     return near[True] > near[False]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
+from math import prod
 
 from statedict.state import parents
 
@@ -12,7 +13,7 @@ from ._classes import LAYER
 from ._nodes import pattern
 from ._words import alike, words
 
-# Two modules are towers if they have at least this share of all their tensors in common, by name and shape.
+# Two modules are towers if they have at least this share of all their elements in tensors of the same names and shapes.
 _COMMON = 0.4
 # Modules beside each other are compared in pairs: of more of them, none is a tower.
 _MOST = 12
@@ -41,11 +42,15 @@ def towers(shapes: Mapping[str, Shape | None]) -> Towers:
     for kinds in beside.values():
         for ours, theirs in combinations(kinds.values(), 2) if len(kinds) <= _MOST else ():
             one, other = inside[ours[0]], inside[theirs[0]]
-            if len(one & other) >= _COMMON * len(one | other):
+            if _size(one & other) >= _COMMON * _size(one | other):
                 said = [frozenset(words(path.rpartition(".")[2])) for path in (ours[0], theirs[0])]
                 found |= {path: found.get(path, frozenset()) | said[0] - said[1] for path in ours}
                 found |= {path: found.get(path, frozenset()) | said[1] - said[0] for path in theirs}
     return found
+
+
+def _size(tensors: Iterable[tuple[str, Shape | None]]) -> int:
+    return sum(prod(shape or ()) for _, shape in tensors)
 
 
 def untold(matched: Iterable[tuple[str, str]], sides: tuple[Towers, Towers]) -> tuple[set[str], set[str]]:
