@@ -295,7 +295,7 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool
 
 # Constants of Linux, and of Windows.
 SYNC_FILE_RANGE_WRITE = 2
-# Since Linux 6.14, for ext4, XFS and Btrfs. Others refuse it.
+# Linux from 6.16 on takes it for ext4, XFS and Btrfs; older versions and other file systems refuse it.
 RWF_DONTCACHE = 0x80
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 ERROR_LOCK_VIOLATION = 33
