@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from statedict import files
 from statedict.errors import DiskFullError, SaveError
-from statedict.files import Frame, Payload, System, _output
-from statedict.files._system import DIRECTORY
-from statedict.files._write import FOLIO, MOST_BUFFERS, aligned
+from statedict.files import Frame, Payload, System
+from statedict.files._output import FOLIO, aligned
+from statedict.files._system import DIRECTORY, MOST_BUFFERS
 
 OLD = b"the old file"
 NEW = os.urandom(3 << 20)
@@ -102,9 +102,8 @@ def test_durability_is_which_syncs_are_done(path, durable):
 
 
 @pytest.mark.parametrize(("durable", "begun"), [("full", 2), ("rename", 2), ("none", 0)])
-def test_the_disk_begins_before_all_is_written(path, monkeypatch, durable, begun):
+def test_the_disk_begins_before_all_is_written(path, durable, begun):
     """A durable save of a large file has the disk begin while the rest is written; what was written, once and in order."""
-    monkeypatch.setattr(_output, "WRITE_DIRECT", None)
     reached, starts = [], []
 
     class Watched(System):
@@ -112,6 +111,8 @@ def test_the_disk_begins_before_all_is_written(path, monkeypatch, durable, begun
             done = super().write(fd, buffers, offset)
             reached.append(offset + done)
             return done
+
+        write_uncached = write
 
         def begin_sync(self, fd, offset, nbytes):
             starts.append((offset, nbytes, reached[-1]))
@@ -123,6 +124,22 @@ def test_the_disk_begins_before_all_is_written(path, monkeypatch, durable, begun
     assert len(starts) == begun
     assert [start for start, _, _ in starts] == [sum(size for _, size, _ in starts[:n]) for n in range(len(starts))]
     assert all(offset + nbytes == end for offset, nbytes, end in starts)
+
+
+@pytest.mark.parametrize(("durable", "uncached"), [("full", 35 << 20), ("rename", 0), ("none", 0)])
+def test_a_large_durable_file_leaves_the_page_cache(path, durable, uncached):
+    """Only a file that is durable with its name is written so; a write that is cut off is completed in the same way."""
+    written = []
+
+    class Short(System):
+        def write_uncached(self, fd, buffers, offset):
+            done = super().write_uncached(fd, [buffers[0][:200_000]], offset)
+            written.append(done)
+            return done
+
+    content = os.urandom(1 << 20) * 35
+    files.write(path, [Payload(len(content), lambda: [memoryview(content)])], durable=durable, system=Short())
+    assert (path.read_bytes() == content, sum(written)) == (True, uncached)
 
 
 @pytest.mark.only_on("linux", "macos")

@@ -64,6 +64,25 @@ def test_buffers_are_written_one_after_the_other(tmp_path, name):
     os.close(fd)
 
 
+@pytest.mark.only_on("linux")
+def test_a_file_system_that_keeps_what_is_written_is_written_as_usual(tmp_path):
+    """Bytes that cannot leave the page cache are written without that request; an error of that write is raised."""
+    errors = [errno.EOPNOTSUPP, 0, errno.EOPNOTSUPP, errno.ENOSPC]
+
+    def pwritev(fd, buffers, offset, *flags):
+        if number := errors.pop(0):
+            _raise(number)
+        return os.pwritev(fd, buffers, offset, *flags)
+
+    seam = systems.load("linux", pwritev=pwritev)
+    fd = seam.SYSTEM.open(str(tmp_path / "new"), seam.CREATE)
+    assert seam.SYSTEM.write_uncached(fd, [memoryview(b"hel"), memoryview(b"lo")], 0) == 5
+    assert seam.SYSTEM.read(fd) == b"hello"
+    with pytest.raises(OSError, match="No space left"):
+        seam.SYSTEM.write_uncached(fd, [memoryview(b"more")], 5)
+    os.close(fd)
+
+
 def test_a_lock_ends_with_its_descriptor(tmp_path, name):
     """A locked file cannot be locked again, not even by the same process, until the descriptor is closed."""
     seam = systems.load(name)

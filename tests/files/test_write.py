@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statedict import files
-from statedict.files import Frame, Payload, Upload, _direct, _output, open_bucket
+from statedict.files import Frame, Payload, Upload, _output, open_bucket
 
 # Sizes of parts, each with whether it is a Payload and whether it is made last.
 PARTS = st.lists(st.tuples(st.integers(0, 1 << 19), st.booleans(), st.booleans()), min_size=1, max_size=6)
@@ -39,8 +39,7 @@ def test_the_checksum_is_that_of_the_file(tmp_path_factory, durable, sizes):
     """Whatever its parts are, in the order of the file or not, through the page cache or past it."""
     path = tmp_path_factory.mktemp("run") / "model.pt"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_output, "DIRECT", 1 << 18)
-        patched.setattr(_direct, "SHORTEST", 4 << 10)
+        patched.setattr(_output, "LARGE", 1 << 18)
         crc = files.write_summed(path, list(parts_of(sizes)), durable=durable)
     assert crc == zlib.crc32(path.read_bytes())
 

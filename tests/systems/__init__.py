@@ -48,7 +48,7 @@ def windows() -> dict[str, ModuleType | None]:
     """A system without POSIX: an open file can be neither renamed nor deleted, and upper and lower case are the same."""
     hidden = (
         "pread preadv pwrite pwritev posix_fallocate fchown fchmod statvfs uname register_at_fork "
-        "sched_getaffinity process_cpu_count O_NONBLOCK O_NOFOLLOW O_NOCTTY O_DIRECT O_DIRECTORY O_PATH O_CLOEXEC"
+        "sched_getaffinity process_cpu_count O_NONBLOCK O_NOFOLLOW O_NOCTTY RWF_SYNC O_DIRECTORY O_PATH O_CLOEXEC"
     )
     signals = "pthread_kill pthread_sigmask setitimer ITIMER_PROF SIGPROF SIGKILL SIGPIPE"
     return {
@@ -69,7 +69,7 @@ def windows() -> dict[str, ModuleType | None]:
 def macos() -> dict[str, ModuleType | None]:
     """A system with POSIX, without Linux's additions: fsync does not reach the disk, and case does not matter."""
     return {
-        "os": Facade(os, "posix_fallocate sched_getaffinity process_cpu_count O_DIRECT O_PATH"),
+        "os": Facade(os, "posix_fallocate sched_getaffinity process_cpu_count RWF_SYNC O_PATH"),
         "fcntl": Facade(fcntl, "F_SETLEASE F_GETLEASE F_SETSIG", fcntl=_full_flush, F_FULLFSYNC=51),
         "ctypes": Facade(ctypes, CDLL=lambda name: Facade(ctypes, "renameat2 sync_file_range")),
     }

@@ -98,7 +98,6 @@ class Replacement(Output):
     def _take_name(self, durable: Durable, take: Callable[[], None]) -> None:
         first, then = DURABILITY[durable]
         with self._naming(), ExitStack() as stack:
-            self._finish()
             if first:
                 self._system.sync(self._fd)
             # A directory that cannot be opened must be noticed before anything is replaced.

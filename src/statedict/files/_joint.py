@@ -23,7 +23,7 @@ from ._atomic import Replacement
 from ._checksum import ScatteredSum, whole_sum
 from ._output import Contribution, Durable, Output
 from ._system import SYSTEM
-from ._write import PIECE, Part, Payload, aligned, fill
+from ._write import PIECE, Part, Payload, fill
 
 # Consecutive bytes of a content: the first one's position in it, and the bytes in pieces.
 Run = tuple[int, Iterable[memoryview]]
@@ -165,9 +165,7 @@ def write_own(file: Output, me: int, places: Sequence[Place], contents: Contents
         for runs in contents.runs(place.content) if me in place.writers else ():
             crc = ScatteredSum()
             for start, views in runs:
-                for at, buffers in aligned(place.offset + start, _summed(crc, start, views)):
-                    file.write(at, buffers, durable)
-                    nbytes += sum(map(len, buffers))
+                nbytes += file.write(place.offset + start, _summed(crc, start, views), durable)
             share ^= crc.closed(place.nbytes)
         found.append(Written(nbytes, share))
     return found

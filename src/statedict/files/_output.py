@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
-from ._direct import DirectWriter
 from ._open import after
-from ._system import WRITE, WRITE_DIRECT, System
+from ._system import MOST_BUFFERS, WRITE, System
 
+# Write buffers to a descriptor at an offset; return how many bytes were written.
+Write = Callable[[int, Sequence[memoryview], int], int]
 Durable = Literal["full", "rename", "none"] | bool
 # What to fsync: (the file before the rename, the directory after it).
 DURABILITY: dict[Durable, tuple[bool, bool]] = {
@@ -24,8 +24,13 @@ DURABILITY: dict[Durable, tuple[bool, bool]] = {
 }
 # Start writeback as soon as this many bytes were written, so that the final fsync has less to wait for.
 EARLY = 16 << 20
-# Durable files of at least this many bytes are written past the page cache.
-DIRECT = 32 << 20
+# Durable files of at least this many bytes do not stay in the page cache: see `System.write_uncached`.
+LARGE = 32 << 20
+# Size and alignment of writes. The kernel caches one of 128 KiB as one large folio instead of 32 pages, which is more than
+# twice as fast; larger ones are not faster, and much slower on virtual machines that return free blocks to the host.
+FOLIO = 128 << 10
+# The same for what leaves the cache: its pages are reused, and each write is a request to the disk.
+REQUEST = 2 << 20
 
 
 class Output:
@@ -38,55 +43,33 @@ class Output:
         self._system = system
         self._fd = -1
         self._flushed = 0
-        # The descriptor to write with past the page cache: None before the first durable write, -1 if that is not possible.
-        self._direct_fd: int | None = None
-        self._direct: DirectWriter | None = None
 
-    def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
-        """Write all buffers (none of them empty), one after the other, at `offset`; possibly later, in another thread."""
-        if self.is_direct(durable) and self._direct is not None:
+    def write(self, offset: int, chunks: Iterable[memoryview], durable: Durable = False) -> int:
+        """Write the chunks, one after the other, at `offset`; return how many bytes."""
+        flush, name = DURABILITY[durable]
+        # Not with "rename", the files of a manager's checkpoint: a resume would read them from the disk.
+        uncached = flush and name and self.nbytes >= LARGE
+        write, most = (self._system.write_uncached, REQUEST) if uncached else (self._system.write, FOLIO)
+        end = offset
+        for at, buffers in aligned(offset, chunks, most):
+            end = self._write_all(at, buffers, write)
+            if flush and end >= self._flushed + EARLY:
+                self._system.begin_sync(self._fd, self._flushed, end - self._flushed)
+                self._flushed = end
+        return end - offset
+
+    def _write_all(self, offset: int, buffers: Sequence[memoryview], write: Write) -> int:
+        """Write the buffers completely, and return the offset of their end."""
+        end = offset + sum(map(len, buffers))
+        while offset < end:
             with self._naming():
-                self._direct.write(offset, buffers)
-            return
-        self._write(offset, buffers)
-        offset += sum(map(len, buffers))
-        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
-            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
-            self._flushed = offset
-
-    def is_direct(self, durable: Durable) -> bool:
-        """Whether writes go past the page cache: those of a large file that is durable, if the file system can.
-
-        Not with "rename", the files of a manager's checkpoint: past the page cache, 512 MB take 1.5 times as long, and a
-        resume would read them from the disk (docs/performance.md, "Saving large tensors").
-        """
-        if self._direct_fd is None and all(DURABILITY[durable]):
-            self._direct_fd = -1
-            if self.nbytes >= DIRECT and WRITE_DIRECT is not None:
-                with suppress(OSError):
-                    fd = self._direct_fd = self._system.open(self.temporary, WRITE_DIRECT)
-                    self._direct = DirectWriter(partial(self._system.write, fd), self._write)
-        return self._direct is not None
-
-    def _write(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        left = sum(map(len, buffers))
-        while left:
-            try:
-                done = self._system.write(self._fd, buffers, offset)
-            except OSError as error:
-                self._name(error)
-                raise
+                done = write(self._fd, buffers, offset)
             if not done:
                 raise OSError(errno.EIO, "write() wrote 0 bytes", self.path)
             offset += done
-            left -= done
-            if left:
+            if offset < end:
                 buffers = after(buffers, done)
-
-    def _finish(self) -> None:
-        """Wait until everything is written."""
-        if self._direct is not None:
-            self._direct.finish()
+        return end
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -104,13 +87,9 @@ class Output:
                 del error.filename2
 
     def _close(self) -> None:
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
-        fds, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, None
-        for fd in fds:
-            if fd is not None and fd >= 0:
-                self._system.close(fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._system.close(fd)
 
 
 class Contribution(Output):
@@ -132,3 +111,24 @@ class Contribution(Output):
     ) -> None:
         with suppress(OSError):
             self._close()
+
+
+def aligned(offset: int, chunks: Iterable[memoryview], most: int = FOLIO) -> Iterator[tuple[int, list[memoryview]]]:
+    """Group the chunks, which are consecutive from `offset`, into writes that end at multiples of `most` in the file.
+
+    >>> [(at, len(buffers)) for at, buffers in aligned(FOLIO - 1, [memoryview(b"ab"), memoryview(b"c")])]
+    [(131071, 1), (131072, 2)]
+    """
+    start, buffers = offset, list[memoryview]()
+    for chunk in chunks:
+        done = 0
+        while done < len(chunk):
+            piece = chunk[done : done + most - offset % most]
+            done += len(piece)
+            offset += len(piece)
+            buffers.append(piece)
+            if offset % most == 0 or len(buffers) == MOST_BUFFERS:
+                yield start, buffers
+                start, buffers = offset, []
+    if buffers:
+        yield start, buffers

@@ -14,7 +14,7 @@ from ._atomic import Replacement, check_durability
 from ._checksum import combine, crc32
 from ._open import local_path
 from ._output import Durable
-from ._system import MOST_BUFFERS, SYSTEM, System
+from ._system import SYSTEM, System
 from .stores._open import open_object
 from .stores._upload import Upload
 
@@ -91,8 +91,6 @@ class Payload:
         self.tell(crc)
 
 
-# Size and alignment of writes that the kernel caches as one large folio.
-FOLIO = 128 << 10
 # How `fill` treats a part.
 ORDINARY, LAST, SKIPPED = range(3)
 
@@ -111,9 +109,9 @@ def fill(new: Replacement, parts: Sequence[Part], durable: Durable, skip: Collec
         if kind == LAST:
             late += zip(accumulate((part.nbytes for part in run), initial=start), run)
         elif kind == ORDINARY:
-            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
+            new.write(start, chain.from_iterable(part.chunks() for part in run), durable)
     for start, part in late:
-        _put(new, start, part.chunks(), durable)
+        new.write(start, part.chunks(), durable)
 
 
 def write(
@@ -193,40 +191,6 @@ def write_summed(target: Any, parts: Sequence[Part], *, durable: Durable = True)
 def total_of(parts: Sequence[Part]) -> int:
     """Return the size of the file that the parts form."""
     return sum(part.nbytes for part in parts)
-
-
-def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:
-    if new.is_direct(durable):
-        for chunk in chunks:
-            new.write(offset, [chunk], durable)
-            offset += len(chunk)
-        return
-    for at, buffers in aligned(offset, chunks):
-        new.write(at, buffers, durable)
-
-
-def aligned(offset: int, chunks: Iterable[memoryview]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Group the chunks, which are consecutive from `offset`, into writes that end at multiples of FOLIO in the file.
-
-    The kernel caches such a write as one large folio instead of 32 pages, which is more than twice as fast. Larger
-    writes are not faster, and those of 2 MiB are much slower on virtual machines that return free blocks to the host.
-
-    >>> [(at, len(buffers)) for at, buffers in aligned(FOLIO - 1, [memoryview(b"ab"), memoryview(b"c")])]
-    [(131071, 1), (131072, 2)]
-    """
-    start, buffers = offset, list[memoryview]()
-    for chunk in chunks:
-        done = 0
-        while done < len(chunk):
-            piece = chunk[done : done + FOLIO - offset % FOLIO]
-            done += len(piece)
-            offset += len(piece)
-            buffers.append(piece)
-            if offset % FOLIO == 0 or len(buffers) == MOST_BUFFERS:
-                yield start, buffers
-                start, buffers = offset, []
-    if buffers:
-        yield start, buffers
 
 
 def _stream(stream: Any, parts: Sequence[Part]) -> None:
