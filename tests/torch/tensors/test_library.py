@@ -223,5 +223,7 @@ def test_a_dtype_of_later_versions_needs_another_pytorch(monkeypatch: pytest.Mon
     leaf = leaf_of(np.zeros(2, dtype("float8_e4m3fn").numpy))
     assert isinstance(leaf, Leaf)
     version = re.escape(torch.__version__.partition("+")[0])
-    with pytest.raises(MissingDependencyError, match=rf"PyTorch {version} does not have.*pip install 'torch>{version}'"):
+    with pytest.raises(
+        MissingDependencyError, match=rf"PyTorch {version} does not have.*pip install 'torch>{version}'"
+    ):
         materialize([leaf], TORCH)
