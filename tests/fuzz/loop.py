@@ -45,6 +45,7 @@ HARMLESS = (
     "builtins.id",
     "mmap.",
     "sys._getframe",
+    "sys._getframemodulename",
     "object.__",
     "gc.",
     "array.",
