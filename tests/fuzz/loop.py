@@ -45,7 +45,6 @@ HARMLESS = (
     "builtins.id",
     "mmap.",
     "sys._getframe",
-    "sys._getframemodulename",
     "object.__",
     "gc.",
     "array.",
