@@ -16,7 +16,7 @@ HARMLESS = {
     "os.scandir",
     "os.listdir",
     "sys._getframe",
-    "sys._getframemodulename",  # Python 3.12: named tuples
+    "sys._getframemodulename",  # Python 3.12
     "_thread.start_new_thread",
     "_thread.start_joinable_thread",  # Python 3.13
     "builtins.id",
