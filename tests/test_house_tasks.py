@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,15 @@ def test_a_word_that_is_no_task(tasks, arguments):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert all(f"\n{name} " in done.stdout for name in tasks.TASKS)
+
+
+def test_commands_run_at_the_same_time_and_one_after_the_other(tasks, tmp_path, monkeypatch):
+    """All commands that are joined by " & " run; those of the next line only if none of them has failed."""
+    monkeypatch.setattr(tasks, "environment", lambda group: Path(shutil.which("false")))
+    lines = f"false & touch {tmp_path}/beside", f"touch {tmp_path}/after"
+    monkeypatch.setitem(tasks.TASKS, "some", tasks.Task("dev", "", lines))
+    assert tasks.main(["some"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["beside"]
 
 
 def test_an_environment_without_ensurepip(tasks, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ UV = Path(sys.executable).with_name("uv")
 # uv does not read pip's settings, of which a machine without a network has its wheels.
 ENVIRONMENT = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "OMP_NUM_THREADS": "1"}
 
+# The slow tests and the random ones need hours for all cells.
+ALL = "tests -m 'not slow and not hypothesis'"
 # What runs on PyTorch itself.
 ON_TORCH = "tests/torch tests/formats/torch_files tests/nn/test_libraries.py"
 CUDA = "--cuda"
@@ -43,7 +46,7 @@ class Cell(NamedTuple):
     python: str
     torch: str | None = None
     lowest: bool = False
-    tests: str = "tests"
+    tests: str = ALL
 
 
 class Unavailable(Exception):
@@ -75,7 +78,7 @@ def run(name: str, cell: Cell, cuda: bool) -> dict[str, Any]:
 
 def tested(python: Path, tests: str, log: Path) -> dict[str, Any]:
     """Run tests in an environment; return its versions and the numbers of tests."""
-    command = [str(python), "-m", "pytest", "-q", "-nauto", "-p", "no:cacheprovider", *tests.split()]
+    command = [str(python), "-m", "pytest", "-q", "-nauto", "-p", "no:cacheprovider", *shlex.split(tests)]
     with log.open("w") as file:
         code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT).returncode
     counts = re.findall(r"(\d+) (passed|failed|skipped|error)", log.read_text().strip().rpartition("\n")[2])
@@ -147,7 +150,7 @@ def table(results: dict[str, Any]) -> str:
             result.get(key, asked)
             for key, asked in (("python", cell.python), ("numpy", ""), ("torch", cell.torch or "–"))
         ]
-        part = "all" if result.get("tests", cell.tests) == "tests" else "part"
+        part = "all" if result.get("tests", cell.tests) == ALL else "part"
         others = "lowest" if cell.lowest else "newest"
         rows.append(f"| {name} | {' | '.join(found)} | {others} | {part} | {text.format(**result)} |")
     return "\n".join(rows) + "\n"

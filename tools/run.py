@@ -20,7 +20,8 @@ BIN = "Scripts" if os.name == "nt" else "bin"
 
 
 class Task(NamedTuple):
-    """Command lines that run one after the other in the environment of a dependency group.
+    """Command lines that run one after the other in the environment of a dependency group; those joined by " & " run at
+    the same time.
 
     Extra arguments go to the last one.
     """
@@ -42,13 +43,18 @@ def main(arguments: Sequence[str]) -> int:
     python = environment(task.group)
     for position, line in enumerate(task.commands, start=1):
         extra = arguments[1:] if position == len(task.commands) else []
-        command, *options = line.split()
-        done = subprocess.run(
-            [str(python.with_name(command)), *options, *extra], cwd=ROOT, env=os.environ | SETTINGS.get(command, {})
-        )
-        if done.returncode:
-            return done.returncode
+        running = [start(python, *command.split(), *extra) for command in line.split(" & ")]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            return max(codes, key=abs)
     return 0
+
+
+def start(python: Path, command: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start a command of the environment that this Python belongs to."""
+    return subprocess.Popen(
+        [str(python.with_name(command)), *options], cwd=ROOT, env=os.environ | SETTINGS.get(command, {})
+    )
 
 
 def environment(group: str) -> Path:
@@ -120,15 +126,16 @@ TASKS = {
         "dev",
         "types and a part of the tests for Windows and macOS, as far as that can be done on this system",
         (
-            "mypy --platform win32 --cache-dir .mypy_cache/win32",
-            "mypy --platform darwin --cache-dir .mypy_cache/darwin",
+            "mypy --platform win32 --cache-dir .mypy_cache/win32 & mypy --platform darwin --cache-dir .mypy_cache/darwin",
             f"pytest -n 2 --system=windows {SAVING}",
             f"pytest -n 2 --system=macos {SAVING}",
         ),
     ),
     "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),
     "docs": Task("dev", "build the documentation into site/, warnings are errors", DOCS),
-    "check": Task("dev", "lint, types, imports and docs: everything except tests", (*LINT, *TYPES, *IMPORTS, *DOCS)),
+    "check": Task(
+        "dev", "lint, types, imports and docs: everything except tests", (*LINT, " & ".join((*TYPES, *IMPORTS, *DOCS)))
+    ),
     "format": Task("dev", "reformat the code", ("ruff check --fix .", "ruff format .")),
     "coverage": Task(
         "dev",

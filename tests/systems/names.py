@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -35,7 +37,9 @@ def _resolving(real: Callable[..., Any], count: int) -> Callable[..., Any]:
     return call
 
 
-_list = os.listdir
+_list, _status = os.listdir, os.lstat
+# The files of Linux and Python themselves, which no test names in other letters.
+OTHERS = ("/proc", sys.prefix, sys.base_prefix)
 
 
 def existing(path: Any) -> Any:
@@ -43,14 +47,15 @@ def existing(path: Any) -> Any:
     if not isinstance(path, (str, os.PathLike)):
         return path
     text = os.fspath(path)
-    if not isinstance(text, str) or text.startswith("/proc"):
+    if not isinstance(text, str) or text.startswith(OTHERS):
+        return path
+    with suppress(OSError):
+        _status(text)
         return path
     directory, name = os.path.split(text)
     try:
         real_names = _list(directory or ".")
     except OSError:
-        return path
-    if name in real_names:
         return path
     folded = name.casefold()
     return next((os.path.join(directory, each) for each in real_names if each.casefold() == folded), path)

@@ -35,17 +35,16 @@ def _checked(real: Callable[..., Any], count: int) -> Callable[..., Any]:
 def is_open(path: str) -> bool:
     """Return whether this process has the file, or one in the directory, open or mapped."""
     place = os.path.realpath(path) if not os.path.islink(path) else os.path.abspath(path)
-    if os.path.isdir(place):
-        return any(each.startswith(f"{place}/") for each in _open_paths())
-    return place in _open_paths()
+    # How the line of a mapping goes on after the place, and its name in it begins.
+    mapped, within = (f" {place}/", f"{place}/") if os.path.isdir(place) else (f" {place}\n", place)
+    with open("/proc/self/maps") as maps:
+        if mapped in maps.read():
+            return True
+    # rmtree opens directories, which Windows' version does not.
+    return any(each.startswith(within) and not os.path.isdir(each) for each in _open_paths())
 
 
 def _open_paths() -> Iterator[str]:
     for fd in _list("/proc/self/fd"):
         with suppress(OSError):
-            found = os.readlink(f"/proc/self/fd/{fd}")
-            # rmtree opens directories, which Windows' version does not.
-            if not os.path.isdir(found):
-                yield found
-    with open("/proc/self/maps") as maps:
-        yield from {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if line.count("/")}
+            yield os.readlink(f"/proc/self/fd/{fd}")

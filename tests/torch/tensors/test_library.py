@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.errors import FormatError, SaveError
+from statedict.errors import FormatError, MissingDependencyError, SaveError
 from statedict.state import (
     DTYPES,
     Compound,
@@ -24,6 +25,7 @@ from statedict.state import (
     materialize,
 )
 from statedict.torch import TORCH
+from statedict.torch.tensors import _library
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(quantized|nested|Sparse).*:UserWarning")
 
@@ -213,3 +215,15 @@ def test_the_default_device_does_not_matter() -> None:
     with torch.device("meta"):
         found = materialize(leaves, TORCH)  # type: ignore[arg-type]
     assert [value.device.type for value in found] == ["cpu", "cpu", "cpu"]
+
+
+def test_a_dtype_of_later_versions_needs_another_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of a dtype that the installed PyTorch does not have is an error that says what to install."""
+    monkeypatch.delitem(_library.TORCH_DTYPES, dtype("float8_e4m3fn"))
+    leaf = leaf_of(np.zeros(2, dtype("float8_e4m3fn").numpy))
+    assert isinstance(leaf, Leaf)
+    version = re.escape(torch.__version__.partition("+")[0])
+    with pytest.raises(
+        MissingDependencyError, match=rf"PyTorch {version} does not have.*pip install 'torch>{version}'"
+    ):
+        materialize([leaf], TORCH)

@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from typing import Any
 
 # What a reader may do beside opening its file. Everything else that Python can tell of is recorded.
-HARMLESS = {"mmap.__new__", "os.scandir", "os.listdir", "sys._getframe", "_thread.start_new_thread", "builtins.id"}
+HARMLESS = {
+    "mmap.__new__",
+    "os.scandir",
+    "os.listdir",
+    "sys._getframe",
+    "sys._getframemodulename",  # Python 3.12
+    "_thread.start_new_thread",
+    "_thread.start_joinable_thread",  # Python 3.13
+    "builtins.id",
+}
 
 
 class Watch:

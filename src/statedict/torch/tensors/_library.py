@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import Parameter, is_lazy
 
-from statedict.errors import FormatError, SaveError
+from statedict.errors import FormatError, MissingDependencyError, SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, RowKind, Spec, Table, Traits, check_reach, rows_of
 
 from ._allowed import callers_globals
@@ -207,7 +207,9 @@ def _part(leaf: Leaf, raw: memoryview, shared: dict[Hashable, torch.UntypedStora
 def _dtype(spec: Spec) -> torch.dtype:
     found = CARRIERS.get(spec.dtype) or TORCH_DTYPES.get(spec.dtype)
     if found is None:
-        raise SaveError(f"this version of torch has no dtype {spec.dtype}")
+        version = torch.__version__.partition("+")[0]
+        needed_for = f"the dtype {spec.dtype}, which PyTorch {version} does not have,"
+        raise MissingDependencyError(f"torch>{version}", needed_for=needed_for)
     return found
 
 
