@@ -5,6 +5,8 @@
 A class written for `torch.nn` works after changing the import: names, shapes, default settings, ranges of initial weights
 and state dicts are the same. For inference: there is no autograd. To train, `functional_call` turns a module into a function
 that `jax.grad` can differentiate, and `optim` applies given gradients.
+
+In the examples of this package, `nn` is imported as above, and `np` is NumPy.
 """
 
 from typing import TYPE_CHECKING

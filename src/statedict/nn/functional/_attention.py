@@ -38,7 +38,6 @@ def scaled_dot_product_attention(
     Returns:
         (…, queries, value width); zeros for a query that may attend to no key.
 
-    >>> import numpy as np
     >>> query, key = np.zeros((2, 3, 8)), np.zeros((2, 5, 8))
     >>> scaled_dot_product_attention(query, key, key).shape
     (2, 3, 8)
@@ -92,7 +91,6 @@ def multi_head_attention_forward(
         (output, weights): (queries, samples, width) and, if `need_weights`, (samples, queries, keys), averaged over the
         heads, or (samples, heads, queries, keys).
 
-    >>> import numpy as np
     >>> x, weight, out = np.zeros((5, 2, 8)), np.zeros((24, 8)), np.zeros((8, 8))
     >>> result = multi_head_attention_forward(x, x, x, 8, 2, weight, None, None, None, False, 0.0, out, None)
     >>> result[0].shape, result[1].shape

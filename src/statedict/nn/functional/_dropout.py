@@ -11,7 +11,6 @@ from .._generator import generator
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set each element to zero with probability p, and divide the others by 1 - p.
 
-    >>> import numpy as np
     >>> dropout(np.ones(3), training=False).tolist()
     [1.0, 1.0, 1.0]
     """
@@ -21,7 +20,6 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, length) or (channels, length).
 
-    >>> import numpy as np
     >>> dropout1d(np.zeros((2, 3, 8)), 0.5, training=False).shape
     (2, 3, 8)
     """
@@ -31,7 +29,6 @@ def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, height, width).
 
-    >>> import numpy as np
     >>> dropout2d(np.zeros((2, 3, 8, 8)), 0.5, training=False).shape
     (2, 3, 8, 8)
     """
@@ -41,7 +38,6 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, depth, height, width) or without samples.
 
-    >>> import numpy as np
     >>> dropout3d(np.zeros((2, 3, 8, 8, 8)), 0.5, training=False).shape
     (2, 3, 8, 8, 8)
     """
@@ -51,7 +47,6 @@ def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
     """Dropout that preserves the mean and variance of the outputs of `selu`: Klambauer et al., 2017.
 
-    >>> import numpy as np
     >>> alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
     [[1.0, 2.0]]
     """
@@ -61,7 +56,6 @@ def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: b
 def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
     """`alpha_dropout` of whole channels; (samples, channels, …).
 
-    >>> import numpy as np
     >>> feature_alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
     [[1.0, 2.0]]
     """

@@ -14,8 +14,6 @@ from ._new import parameter
 class LayerNorm(Module):
     """(input - mean) / √(variance + eps) · weight + bias, over the last dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LayerNorm(3)(np.array([[1.0, 2.0, 3.0]], np.float32)).round(3).tolist()
     [[-1.225000023841858, 0.0, 1.225000023841858]]
     """
@@ -58,8 +56,6 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """input / √(mean of squares + eps) · weight, over the last dimensions; eps=None uses the dtype's epsilon.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.RMSNorm(2)(np.array([[3.0, 3.0]], np.float32)).round(3).tolist()
     [[1.0, 1.0]]
     """
@@ -95,8 +91,6 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.GroupNorm(3, 6)(np.zeros((2, 6, 8), np.float32)).shape
     (2, 6, 8)
     """
@@ -143,8 +137,6 @@ class GroupNorm(Module):
 class LocalResponseNorm(Module):
     """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LocalResponseNorm(2)(np.zeros((2, 6, 8))).shape
     (2, 6, 8)
     """

@@ -49,8 +49,6 @@ class _MaxPoolNd(Module):
 class MaxPool1d(_MaxPoolNd):
     """The largest element in each window along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -61,8 +59,6 @@ class MaxPool1d(_MaxPoolNd):
 class MaxPool2d(_MaxPoolNd):
     """The largest element in each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool2d(2)(np.zeros((1, 6, 28, 28), np.float32)).shape
     (1, 6, 14, 14)
     """
@@ -73,8 +69,6 @@ class MaxPool2d(_MaxPoolNd):
 class MaxPool3d(_MaxPoolNd):
     """The largest element in each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -124,8 +118,6 @@ class _AvgPoolNd(Module):
 class AvgPool1d(_AvgPoolNd):
     """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -148,8 +140,6 @@ class AvgPool1d(_AvgPoolNd):
 class AvgPool2d(_AvgPoolNd):
     """The mean of each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool2d(2)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 4, 4)
     """
@@ -160,8 +150,6 @@ class AvgPool2d(_AvgPoolNd):
 class AvgPool3d(_AvgPoolNd):
     """The mean of each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -195,8 +183,6 @@ class _LPPoolNd(Module):
 class LPPool1d(_LPPoolNd):
     """The norm_type-norm of each window along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool1d(2, kernel_size=2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -207,8 +193,6 @@ class LPPool1d(_LPPoolNd):
 class LPPool2d(_LPPoolNd):
     """The norm_type-norm of each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool2d(2, kernel_size=2)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 4, 4)
     """
@@ -219,8 +203,6 @@ class LPPool2d(_LPPoolNd):
 class LPPool3d(_LPPoolNd):
     """The norm_type-norm of each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool3d(2, kernel_size=2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -248,8 +230,6 @@ class _AdaptiveAvgPoolNd(Module):
 class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Means of `output_size` windows along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 5)
     """
@@ -260,8 +240,6 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
 class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Means of windows over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 5, 5)
     """
@@ -272,8 +250,6 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
 class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means of windows over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 5, 5, 5)
     """
@@ -302,8 +278,6 @@ class _AdaptiveMaxPoolNd(Module):
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """Largest elements of `output_size` windows along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 5)
     """
@@ -314,8 +288,6 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Largest elements of windows over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 5, 5)
     """
@@ -326,8 +298,6 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Largest elements of windows over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 5, 5, 5)
     """

@@ -28,8 +28,6 @@ Activation = str | Callable[[Any], Any]
 class TransformerEncoderLayer(Module):
     """Self-attention and two linear maps, each with a residual connection and normalisation.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
     >>> layer(np.zeros((2, 5, 8), np.float32)).shape
     (2, 5, 8)
@@ -84,8 +82,6 @@ class TransformerEncoderLayer(Module):
 class TransformerDecoderLayer(Module):
     """Self-attention, attention to an encoder's output, and two linear maps, with residual connections.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
     >>> layer(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
     (3, 2, 8)
@@ -163,8 +159,6 @@ class TransformerDecoderLayer(Module):
 class TransformerEncoder(Module):
     """`num_layers` copies of an encoder layer, and a normalisation after them.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
     >>> nn.TransformerEncoder(layer, num_layers=2)(np.zeros((2, 5, 8), np.float32)).shape
     (2, 5, 8)
@@ -201,8 +195,6 @@ class TransformerEncoder(Module):
 class TransformerDecoder(Module):
     """`num_layers` copies of a decoder layer, and a normalisation after them.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
     >>> decoder = nn.TransformerDecoder(layer, num_layers=2)
     >>> decoder(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
@@ -245,8 +237,6 @@ class TransformerDecoder(Module):
 class Transformer(Module):
     """An encoder and a decoder; matrices are initialised with `xavier_uniform_`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> model = nn.Transformer(8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
     >>> model(np.zeros((5, 2, 8), np.float32), np.zeros((3, 2, 8), np.float32)).shape
     (3, 2, 8)
