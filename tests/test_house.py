@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Rooms inside a room, which its other files enter file by file.
 INNER = {
     f"statedict.{place.parent.relative_to(SOURCE).as_posix().replace('/', '.')}"
-    for room in ("formats", "plan", "state", "testing", "torch", "training")
+    for room in ("formats", "nn", "plan", "state", "testing", "torch", "training")
     for place in (SOURCE / room).rglob("__init__.py")
     if not any(isinstance(node, (ast.ImportFrom, ast.Import)) for node in ast.parse(place.read_text()).body)
 }

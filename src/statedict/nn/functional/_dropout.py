@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._arrays import Array, asarray, cast, dtype_of, put, unwrap
+from .._arrays import Array, asarray, cast, dtype_of, unwrap
 from .._generator import generator
+from ._in_place import into
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
@@ -69,7 +70,7 @@ def _dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) ->
     if not training or p == 0:
         return input if inplace else x
     kept = _kept(x, p, whole)
-    return _into(input, x * (kept * (1 / (1 - p)) if p < 1 else kept), inplace)
+    return into(input, x * (kept * (1 / (1 - p)) if p < 1 else kept), inplace)
 
 
 def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) -> Array:
@@ -81,22 +82,15 @@ def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: i
     low = -1.7580993408473766
     kept = _kept(x, p, whole)
     if p == 1:
-        return _into(input, x * 0, inplace)
+        return into(input, x * 0, inplace)
     a = ((1 - p) * (1 + p * low * low)) ** -0.5
-    return _into(input, a * (x * kept + low * (1 - kept)) - a * low * p, inplace)
+    return into(input, a * (x * kept + low * (1 - kept)) - a * low * p, inplace)
 
 
 def _kept(x: Array, p: float, whole: int) -> Array:
     """Return a mask in the input's dtype, 1 to keep an element; the last `whole` dimensions share one value."""
     shape = (*x.shape[: x.ndim - whole], *((1,) * whole))
     return cast(asarray(x, generator().random(shape) >= p), dtype_of(x.dtype))
-
-
-def _into(place: Any, values: Array, inplace: bool) -> Array:
-    if not inplace:
-        return values
-    put(place, values)
-    return place
 
 
 def _check(p: float) -> None:

@@ -82,8 +82,7 @@ class _ConvNd(Module):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._around(), mode=self.padding_mode), 0
-        convolve = type(self).convolve
-        return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return self.convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _around(self) -> list[int]:
         """Return the padding in the order of `F.pad`."""
@@ -188,8 +187,7 @@ class _ConvTranspose(_ConvNd):
 
     def forward(self, input: Any, output_size: Sequence[int] | None = None) -> Any:
         more = self.output_padding if output_size is None else self._chosen(tuple(raw(input).shape), tuple(output_size))
-        convolve = type(self).convolve
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
+        return self.convolve(input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
 
     def _chosen(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the output padding for the requested lengths; ValueError if it does not exist."""

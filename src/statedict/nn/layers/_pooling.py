@@ -34,8 +34,7 @@ class _MaxPoolNd(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(
+        return self.pool(
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
         )
 
@@ -100,16 +99,8 @@ class _AvgPoolNd(Module):
         self.divisor_override = divisor_override
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
+        settings = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return self.pool(input, *settings, self.divisor_override)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -170,8 +161,7 @@ class _LPPoolNd(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+        return self.pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return (
@@ -210,8 +200,8 @@ class LPPool3d(_LPPoolNd):
     pool = staticmethod(F.lp_pool3d)
 
 
-class _AdaptiveAvgPoolNd(Module):
-    """Means of `output_size` windows; None keeps a dimension."""
+class _AdaptivePoolNd(Module):
+    """One result for each of `output_size` windows; None keeps a dimension."""
 
     pool: ClassVar[Pool]
 
@@ -220,14 +210,13 @@ class _AdaptiveAvgPoolNd(Module):
         self.output_size = output_size
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, self.output_size)
+        return self.pool(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool1d(_AdaptivePoolNd):
     """Means of `output_size` windows along the last dimension.
 
     >>> nn.AdaptiveAvgPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
@@ -237,7 +226,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool1d)
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool2d(_AdaptivePoolNd):
     """Means of windows over the last two dimensions.
 
     >>> nn.AdaptiveAvgPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
@@ -247,7 +236,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool2d)
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool3d(_AdaptivePoolNd):
     """Means of windows over the last three dimensions.
 
     >>> nn.AdaptiveAvgPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
@@ -257,22 +246,15 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool3d)
 
 
-class _AdaptiveMaxPoolNd(Module):
+class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
     """Largest elements of `output_size` windows; with `return_indices` also their positions."""
 
-    pool: ClassVar[Pool]
-
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
-        super().__init__()
-        self.output_size = output_size
+        super().__init__(output_size)
         self.return_indices = return_indices
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, self.output_size, self.return_indices)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+        return self.pool(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
