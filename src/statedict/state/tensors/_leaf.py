@@ -205,6 +205,11 @@ class Storage:
         self.where = where
         self.location = location
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the bytes are in the memory of an array of this process."""
+        return isinstance(self.key, tuple) and self.key[0] == "memory"
+
     def __repr__(self) -> str:
         return f"Storage({self.key!r}, {self.nbytes} bytes, {self.location})"
 
