@@ -209,7 +209,7 @@ def test_buffers():
     model.register_buffer("scale", torch.ones(1, requires_grad=True))
     model.register_buffer("fine", torch.ones(1))
     model.register_buffer("none", None)
-    assert found(model) == [("passing buffer", "cache"), ("buffer with gradient", "scale")]
+    assert found(model) == [("non-persistent buffer", "cache"), ("buffer with gradient", "scale")]
     assert fixes(model) == ['self.register_buffer("cache", cache)', "self.scale = torch.nn.Parameter(scale)"]
 
 

@@ -151,8 +151,8 @@ class Leasable(Protocol):
     def lease(self, storages: Sequence[Storage], until: ExitStack) -> Callable[[], bool] | None:
         """Verify the storages, reading each byte, and keep their bytes from changing until the stack is closed.
 
-        Returns a function that tells whether nobody waits to change them; None if they cannot be kept, or if reading them
-        again takes more than reading bytes. Raises ChecksumError as `read_into` does.
+        Returns a function that returns False once a process waits to change them; None if they cannot be kept, or if reading
+        them again takes more than reading bytes. Raises ChecksumError as `read_into` does.
         """
 
 
