@@ -53,8 +53,8 @@ def modules():
             inputs = info.module_inputs_func(
                 info, device="cpu", dtype=torch.float32, requires_grad=False, training=True
             )
-        for n, given in enumerate(inputs[:3]):
-            yield pytest.param(info.module_cls, given.constructor_input, id=f"{info.name}-{n}")
+        for given in inputs[:1]:
+            yield pytest.param(info.module_cls, given.constructor_input, id=info.name)
 
 
 @pytest.mark.parametrize(("kind", "given"), list(modules()))
