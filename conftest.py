@@ -1,13 +1,15 @@
 """The examples of the documentation are tests: every code block of README.md and docs/, every doctest of src/.
 
 The blocks of a Markdown file run in order, in one session and an empty directory. ```python blocks run; blocks with a prompt
-(`>>>`) must also print what they show. A page is skipped if a package that it needs is not installed.
+(`>>>`) must also print what they show. A page is skipped if a package that it needs is not installed. The doctests find
+NumPy as `np` and `statedict.nn` as `nn`, and the names of their own file.
 """
 
 import os
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sybil import Sybil
 from sybil.document import PythonDocStringDocument
@@ -50,6 +52,13 @@ def _is_one_unit(file):
     return is_document or 'scope="module"' in (HERE / file).read_text()
 
 
+def add_names(namespace):
+    """Give the doctests the names that they do not import."""
+    from statedict import nn  # not before `--system`
+
+    namespace.update(np=np, nn=nn)
+
+
 pages = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     path=str(HERE),
@@ -62,6 +71,7 @@ docstrings = Sybil(
     parsers=[DocTestParser()],
     path=str(HERE / "src"),
     patterns=["*.py", "**/*.py"],
+    setup=add_names,
     document_types={".py": PythonDocStringDocument},
     fixtures=["empty_directory"],
 )

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ import statedict
 
 SOURCE = Path(statedict.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
+parsed = cache(lambda file: ast.parse(file.read_text()))
 # Rooms inside a room, which its other files enter file by file.
 INNER = {
     f"statedict.{place.parent.relative_to(SOURCE).as_posix().replace('/', '.')}"
-    for room in ("formats", "plan", "state", "testing", "torch", "training")
+    for room in ("formats", "nn", "plan", "state", "testing", "torch", "training")
     for place in (SOURCE / room).rglob("__init__.py")
     if not any(isinstance(node, (ast.ImportFrom, ast.Import)) for node in ast.parse(place.read_text()).body)
 }
@@ -125,14 +127,14 @@ except statedict.MissingDependencyError as error:
     assert run(code) == ["False", "torch"]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_unknown_names_are_seen_by_type_checkers(file):
+def test_unknown_names_are_seen_by_type_checkers():
     """A module's `__getattr__`, by which names are imported late, is hidden from type checkers: it would take any name."""
-    for node in ast.parse(file.read_text()).body:
-        named = [node.name] if isinstance(node, ast.FunctionDef) else []
-        if isinstance(node, ast.Assign):
-            named = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
-        assert "__getattr__" not in named
+    for file in FILES:
+        for node in parsed(file).body:
+            named = [node.name] if isinstance(node, ast.FunctionDef) else []
+            if isinstance(node, ast.Assign):
+                named = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+            assert "__getattr__" not in named, file
 
 
 def room_of(module):
@@ -142,7 +144,7 @@ def room_of(module):
 
 def crossings(file):
     """Each import of this library in a file: (line, the module named, how many dots before it)."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.ImportFrom) and node.level:
             here = ["statedict", *file.relative_to(SOURCE).with_suffix("").parts]
             above = here[: len(here) - node.level]
@@ -153,37 +155,36 @@ def crossings(file):
             yield from ((node.lineno, a.name, 0) for a in node.names if a.name.partition(".")[0] == "statedict")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_rooms_are_entered_by_the_door(file):
+def test_rooms_are_entered_by_the_door():
     """Inside a room imports are relative; across rooms they are absolute and name a door, not a private file."""
-    room = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-    for line, module, dots in crossings(file):
-        there = room_of(module)
-        if there in ("", "errors", "_api") or (room in ("__init__", "__main__") and dots):
-            continue
-        assert (dots > 0) == (there == room), (
-            f"{file}:{line}: {module} is in {'this' if there == room else 'another'} room"
-        )
-        assert dots or "._" not in module, f"{file}:{line}: {module} is behind the doors of statedict.{there}"
+    for file in FILES:
+        room = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+        for line, module, dots in crossings(file):
+            there = room_of(module)
+            if there in ("", "errors", "_api") or (room in ("__init__", "__main__") and dots):
+                continue
+            assert (dots > 0) == (there == room), (
+                f"{file}:{line}: {module} is in {'this' if there == room else 'another'} room"
+            )
+            assert dots or "._" not in module, f"{file}:{line}: {module} is behind the doors of statedict.{there}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_files_open_with_their_purpose(file):
+def test_files_open_with_their_purpose():
     """A file opens with a docstring; no function's body is longer than fifty lines."""
-    tree = ast.parse(file.read_text())
-    assert not tree.body or ast.get_docstring(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = node.end_lineno - body[0].lineno + 1 if body else 0
-            assert lines <= 50, f"{file}:{node.lineno}: {node.name} has {lines} lines"
+    for file in FILES:
+        assert not parsed(file).body or ast.get_docstring(parsed(file)), file
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                assert lines <= 50, f"{file}:{node.lineno}: {node.name} has {lines} lines"
 
 
 def test_class_names_are_unique():
     """Outside `nn`, whose names are PyTorch's, a class name is used once in the package."""
     files = [file for file in FILES if "nn" not in file.relative_to(SOURCE).parts]
-    trees = [ast.parse(file.read_text()) for file in files]
-    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    nodes = (node for file in files for node in ast.walk(parsed(file)))
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []
 
 
@@ -212,9 +213,8 @@ def system_calls(tree):
 
 def test_one_file_knows_the_system():
     """Only `files/_system.py` uses what not every operating system has, or has differently."""
-    texts = {file: file.read_text() for file in FILES}
-    # Parsing takes a while, and most files name nothing like it.
+    # Looking at every node takes a while, and most files name nothing like it.
     named = re.compile(rf"\b({'|'.join(SYSTEM_MODULES)}|os|ctypes|CDLL)\b")
-    found = {file: list(system_calls(ast.parse(text))) for file, text in texts.items() if named.search(text)}
+    found = {file: list(system_calls(parsed(file))) for file in FILES if named.search(file.read_text())}
     assert len(found.pop(SOURCE / "files/_system.py")) > 10
     assert {file: calls for file, calls in found.items() if calls} == {}

@@ -243,7 +243,7 @@ def _load_by_own_method(
 
 
 def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
-    """Warn about non-persistent buffers that are still on the meta device: a state dict does not contain them."""
+    """Return a note about non-persistent buffers that are still on the meta device: a state dict does not contain them."""
     left = [name for name, value in module.named_buffers() if name not in slots and getattr(value, "is_meta", False)]
     if not left:
         return []

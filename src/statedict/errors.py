@@ -65,8 +65,11 @@ class StateDictError(Exception):
     an int has no state: it is not a module and has no state_dict method
     """
 
+    # Control characters that the text may contain.
+    _kept = ""
+
     def __str__(self) -> str:
-        return printable(self._text())
+        return printable(self._text(), self._kept)
 
     def _text(self) -> str:
         return super().__str__()
@@ -85,13 +88,12 @@ class LoadError(StateDictError, RuntimeError):
     ['bias']
     """
 
+    # The text has several lines; the code that builds it has already escaped the names.
+    _kept = "\n\t"
+
     def __init__(self, text: str, *, report: Any = None) -> None:
         super().__init__(text)
         self.report = report
-
-    def __str__(self) -> str:
-        # The text has several lines; the code that builds it has already escaped the names.
-        return printable(self._text(), keep="\n\t")
 
 
 class NotAStateError(StateDictError, TypeError):
@@ -338,16 +340,14 @@ class RankError(StateDictError, RuntimeError):
     `failed` maps each rank that failed to the text of its error.
     """
 
+    _kept = LoadError._kept
+
     def __init__(self, failed: Mapping[int, str]) -> None:
         super().__init__(failed)
         self.failed = dict(failed)
 
     def _text(self) -> str:
         return "; ".join(f"rank {rank} failed: {text}" for rank, text in self.failed.items())
-
-    def __str__(self) -> str:
-        # As in LoadError, whose text may be among them.
-        return printable(self._text(), keep="\n\t")
 
 
 class MissingDependencyError(StateDictError, ImportError):

@@ -1,9 +1,12 @@
 """One table of odd tensors through the verbs that look at elements: diff, merge, fingerprint, to, numpy, snapshot, save."""
 
+import io
+
 import numpy as np
 import pytest
 
 import statedict
+from statedict.report._survey import measure
 from statedict.state import Leaf, leaf_of
 
 torch = pytest.importorskip("torch")
@@ -40,6 +43,8 @@ STRIDED = {
     "expanded columns": lambda n: torch.arange(n, n + 3.0)[:, None].expand(3, 4),
     "conjugated": lambda n: imaginary(numbers("float32", n)).conj(),
     "negated": lambda n: imaginary(numbers("float32", n)).conj().imag,
+    "conjugated 0-dim": lambda n: torch.tensor(complex(n, 2)).conj(),
+    "channels last": lambda n: torch.arange(n, n + 24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
     "conjugated complex32": lambda n: imaginary(numbers("float32", n)).to(torch.complex32).conj(),
     "special numbers": lambda n: torch.tensor([torch.nan, torch.inf, -torch.inf, -0.0, n]),
     **{dtype: lambda n, dtype=dtype: numbers(dtype, n) for dtype in DTYPES},
@@ -144,3 +149,50 @@ def test_a_copy_of_memory_shares_nothing(name):
     assert isinstance(ours, Leaf)
     assert isinstance(theirs, Leaf)
     assert not ours.spec.numel or ours.storage.key != theirs.storage.key
+
+
+def bits(tensor):
+    """The elements, however they are stored."""
+    plain = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return tensor.dtype, tuple(tensor.shape), plain.reshape(-1).view(torch.uint8).tolist()
+
+
+def saved(save, tensors, **options):
+    """The state in a file that `save` writes."""
+    file = io.BytesIO()
+    save(tensors, file, **options)
+    file.seek(0)
+    return statedict.open(file).state_dict()
+
+
+# What every format can store; and a cast of NaN may give another NaN.
+SAVED = [name for name in STRIDED if name not in ("complex32", "conjugated complex32", "complex128", "special numbers")]
+# `torch.save` keeps the strides, and with them elements of the storage that the tensor does not show.
+WAYS = {"live": statedict.StateDict, "in a file": lambda tensors: saved(torch.save, tensors)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SAVED)
+def test_files_of_every_format_have_pytorchs_elements(name, way):
+    """What is saved and opened again has the dtype, shape and elements of the tensor; with `to`, those of PyTorch's cast."""
+    tensor = STRIDED[name](1)
+    given = WAYS[way]({"w": tensor})
+    cast = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+    for format in ("torch", "safetensors", "npz"):
+        assert bits(saved(statedict.save, given, format=format).torch()["w"]) == bits(tensor)
+    assert bits(saved(statedict.save, given.to("bfloat16")).torch()["w"]) == bits(cast)
+    assert bits(given.to("bfloat16").torch()["w"]) == bits(cast)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SAVED)
+def test_a_model_gets_pytorchs_elements(name, way):
+    """The elements arrive in a tensor of the same shape with other strides; statistics look at every element."""
+    tensor = STRIDED[name](1)
+    given = WAYS[way]({"w": tensor})
+    model = torch.nn.Module()
+    model.register_buffer("w", torch.zeros(tensor.shape, dtype=tensor.dtype))
+    statedict.load_state_dict(model, given)
+    assert bits(model.w) == bits(tensor)
+    assert np.shape(given.numpy()["w"]) == tuple(tensor.shape)
+    measure(leaf_of(given.leaf("w")), 12)

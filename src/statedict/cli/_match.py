@@ -14,7 +14,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from traceback import extract_tb
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import click
 
@@ -29,7 +29,7 @@ from ._options import AsJson, Exclude, File, Include, Rename, Root, as_bad_param
 
 if TYPE_CHECKING:
     from statedict.maps import MapFit
-    from statedict.plan import Inference
+    from statedict.plan import Inference, LoadReport
     from statedict.state import StateDict
 
 
@@ -103,36 +103,25 @@ def match(
     from statedict import plan
     from statedict.maps import fitting
 
-    options: dict[str, Any] = {
-        "include": include or None,
-        "exclude": exclude or None,
-        "mismatched": _policies(mismatched),
-    }
-    names = key_map(rename, map_name, inverse, param, file)
-    if names:
-        options["rename"] = names
+    names = key_map(rename, map_name, inverse, param, file) or None
+    options: dict[str, Any] = {"include": include or None, "exclude": exclude or None, "rename": names}
+    options["mismatched"] = _policies(mismatched)
     with opened(file) as source:
         given = source.state_dict(root)
         target = _target(model, keys, keys_root)
         if into:
             target = target.sub(into)
         if infer:
-            _tell_inferred(statedict.match(target, given), save_map, fitting(given, target), as_json)
-            return
+            _end_inferred(statedict.match(target, given), save_map, fitting(given, target), as_json)
         asked = {"--include": include, "--exclude": exclude, "--rename": rename, "--map": map_name}
         with as_bad_parameter({**asked, "--mismatched": mismatched}):
             report = plan.match(given, target, **options).report()
         fits = [] if report.ok or map_name else fitting(given, target)
     report = report.allowing(missing=allow_missing, unexpected=allow_unexpected)
-    report.notes = [in_options(note) for note in report.notes]
-    if report.attempt is not None:
-        command = ["statedict", "match", file, *(["--model", model] if model else ["--keys", str(keys)])]
-        command += ["--keys-root", keys_root] if keys_root != "auto" else []
-        fixed = {name: value for name, value in (("root", root), ("into", into)) if value not in (None, "auto")}
-        report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
-    facts = {"schema": 1, **report.to_dict(), "maps": [fit._asdict() for fit in fits]}
-    _print(facts, str(report), fits, as_json)
-    raise click.exceptions.Exit(0 if report.ok else 1)
+    command = ["statedict", "match", file, *(["--model", model] if model else ["--keys", str(keys)])]
+    command += ["--keys-root", keys_root] if keys_root != "auto" else []
+    _suggest_commands(report, command, root, into)
+    _end(report.ok, report.to_dict(), str(report), fits, as_json)
 
 
 def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
@@ -152,6 +141,14 @@ def _policies(given: Sequence[str]) -> str | dict[str, str]:
     if not policies:
         return others[-1] if others else "error"
     return policies | ({"*": others[-1]} if others else {})
+
+
+def _suggest_commands(report: LoadReport, command: list[str], root: str, into: str | None) -> None:
+    """Make the advice in the report name options, and its suggestions commands that begin with `command`."""
+    report.notes = [in_options(note) for note in report.notes]
+    if report.attempt is not None:
+        fixed = {name: value for name, value in (("root", root), ("into", into)) if value not in (None, "auto")}
+        report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
 
 
 def _command(command: list[str], arguments: Mapping[str, Any], *, infer: bool = False) -> str:
@@ -189,27 +186,25 @@ def _line_of_user(error: Exception) -> str:
     return "" if ours else f" ({frame.filename}, line {frame.lineno})"
 
 
-def _print(facts: Fact, report: str, fits: Sequence[MapFit], as_json: bool) -> None:
-    """Print the facts as JSON, or the report and the maps that fit, the best first."""
+def _end(ok: bool, facts: Fact, report: str, fits: Sequence[MapFit], as_json: bool) -> NoReturn:
+    """Print the facts as JSON, or the report and the maps that fit, the best first; end with exit code 0 or 1."""
     if as_json:
-        tell(json.dumps(facts))
+        tell(json.dumps({"schema": 1, **facts, "maps": [fit._asdict() for fit in fits]}))
     else:
         from ._show import say_lines
 
         say_lines("\n".join([report, *(["maps that fit:"] if fits else []), *(f"  {fit}" for fit in fits[:3])]))
+    raise click.exceptions.Exit(0 if ok else 1)
 
 
-def _tell_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFit], as_json: bool) -> None:
+def _end_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFit], as_json: bool) -> NoReturn:
+    """Print inferred rules, write them to `save_map` if it is given, and end."""
     if save_map is not None:
         save_map.write_text(found.key_map.to_toml())
-    fits = not found.unfilled and not found.unmatched
     facts: Fact = {
-        "schema": 1,
         "rules": [rule.line for rule in found.key_map.rules],
         "steps": [step._asdict() for step in found.steps],
         "unmatched": list(found.unmatched),
         "unfilled": list(found.unfilled),
-        "maps": [fit._asdict() for fit in maps],
     }
-    _print(facts, in_options(str(found)), maps, as_json)
-    raise click.exceptions.Exit(0 if fits else 1)
+    _end(not found.unfilled and not found.unmatched, facts, in_options(str(found)), maps, as_json)

@@ -222,7 +222,6 @@ def _multiply(a: int, b: int) -> int:
 def grouped(values: Numbers) -> Iterator[tuple[int, Numbers]]:
     """Yield each distinct value with its positions, in order of value.
 
-    >>> import numpy as np
     >>> [(value, where.tolist()) for value, where in grouped(np.array([4, 1, 4]))]
     [(1, [1]), (4, [0, 2])]
     """

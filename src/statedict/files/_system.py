@@ -49,14 +49,16 @@ def _flags(*names: str) -> int:
     return sum(getattr(os, name, 0) for name in (*names, "O_BINARY"))
 
 
-# Opening the file of a caller; a file of our own, to read or write it or to lock it; a new one; an old one that is only kept
-# from being freed; a file to flush it; and a directory to flush it, None if that is not possible.
+# Flags to open: a file of the caller, to read it;
 READ = _flags("O_RDONLY", "O_NONBLOCK", "O_NOCTTY")
+# a file of our own, to read it, to write it, or to lock it;
 READ_OWN = _flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK")
 WRITE = _flags("O_WRONLY", "O_NOFOLLOW")
 LOCKED = _flags("O_RDWR", "O_CREAT", "O_NOFOLLOW")
+# a new file; an old one, only to keep it from being freed;
 CREATE = _flags("O_RDWR", "O_CREAT", "O_EXCL", "O_NOFOLLOW")
 HOLD = _flags("O_PATH", "O_NOFOLLOW", "O_NONBLOCK")
+# a file to flush it; a directory to flush it (None if the system cannot).
 FLUSH = _flags("O_RDWR" if MUST_CLOSE else "O_RDONLY")
 DIRECTORY = _flags("O_RDONLY", "O_DIRECTORY") if hasattr(os, "O_DIRECTORY") else None
 
@@ -129,12 +131,13 @@ LOCAL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E, 0x0
 
 
 def lease(fd: int, until: ExitStack) -> Callable[[], bool] | None:
-    """Keep a file from being changed until the stack is closed; return a function that tells whether nobody waits for that.
+    """Keep a file from being changed until the stack is closed; return a function that returns False once a process waits
+    to change it. None if this is not possible.
 
-    Who opens the file for writing, or truncates it, waits, but not longer than /proc/sys/fs/lease-break-time (45 s). None if
-    this is not possible: Linux does it for the owner of a file that nobody has open for writing. Nor is it done if the
-    process has other threads: one that opens the file while it has the interpreter's lock, as torch.save does, would stop
-    the thread that it waits for.
+    A process that opens the file for writing, or truncates it, has to wait, at most /proc/sys/fs/lease-break-time (45 s).
+    Linux allows this to the owner of a file that is not open for writing. It is not done if this process has other threads:
+    a thread that opens the file while it holds the interpreter's lock, as torch.save does, would wait for the thread that
+    has the lease, which needs that lock to go on.
     """
     if not hasattr(fcntl, "F_SETLEASE") or threading.active_count() > 1 or _file_system(fd) not in LOCAL:
         return None
@@ -146,7 +149,7 @@ def lease(fd: int, until: ExitStack) -> Callable[[], bool] | None:
     until.callback(os.close, own)
     try:
         # The signal when somebody waits. The default, SIGIO, ends the process; SIGURG is ignored, unless the program has a
-        # handler. The lease sets who gets it: afterwards nobody.
+        # handler. The lease sets its receiver, so that is reset after it.
         fcntl.fcntl(own, fcntl.F_SETSIG, signals.SIGURG)
         fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(own, fcntl.F_SETOWN, 0)

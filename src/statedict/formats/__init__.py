@@ -46,86 +46,41 @@ or `LocalBox` and `Box`, say which part it is) and joins them with `join_ranks`.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from statedict.files import File as File
-from statedict.files import Folder as Folder
-from statedict.state import Box as Box
-from statedict.state import Leaf as Leaf
-from statedict.state import LocalBox as LocalBox
-from statedict.state import MeshPlacement as MeshPlacement
-from statedict.state import Parts as Parts
-from statedict.state import boxes_of as boxes_of
-from statedict.state import leaf_of as leaf_of
-from statedict.state import part_at as part_at
-from statedict.state import placement_text as placement_text
-from statedict.state import read_array as read_array
+from statedict.files import File, Folder
+from statedict.state import (
+    Box,
+    Leaf,
+    LocalBox,
+    MeshPlacement,
+    Parts,
+    boxes_of,
+    leaf_of,
+    part_at,
+    placement_text,
+    read_array,
+)
 
-from ._format import Format as Format
-from ._limits import LIMITS as LIMITS
-from ._limits import Limits as Limits
-from ._pickle import Import as Import
-from ._pickle import Pair as Pair
-from ._pickle import Size as Size
-from ._pickle import TorchConstant as TorchConstant
-from ._pickle import TypedStorage as TypedStorage
-from ._table import open as open
-from ._write import WRITERS
-from ._write import parts as parts
-from ._write import write as write
-from .checkpoint._checkpoint import Checkpoint as Checkpoint
-from .checkpoint._checkpoint import Finding as Finding
-from .checkpoint._checkpoint import is_damage as is_damage
-from .checkpoint._choose_root import candidates as candidates
-from .checkpoint._choose_root import choose_part as choose_part
-from .checkpoint._choose_root import choose_root as choose_root
-from .checkpoint._file_tensors import FileTensors as FileTensors
-from .checkpoint._roots import find_roots as find_roots
-from .checkpoint._walk import leaves as leaves
-from .checkpoint._walk import tensors as tensors
-from .many_files._byte_count import byte_count as byte_count
-from .storages._named import named_leaves as named_leaves
-from .storages._runs import runs_of as runs_of
+from ._format import Format
+from ._limits import LIMITS, Limits
+from ._pickle import Import, Pair, Size, TorchConstant, TypedStorage
+from ._table import open
+from ._write import WRITERS, parts, write
+from .checkpoint._checkpoint import Checkpoint, Finding, is_damage
+from .checkpoint._choose_root import candidates, choose_part, choose_root
+from .checkpoint._file_tensors import FileTensors
+from .checkpoint._roots import find_roots
+from .checkpoint._walk import leaves, tensors
+from .many_files._byte_count import byte_count
+from .storages._named import named_leaves
+from .storages._runs import runs_of
 
 __all__ = [
-    "LIMITS",
-    "WRITERS",
-    "Box",
-    "Checkpoint",
-    "File",
-    "FileTensors",
-    "Finding",
-    "Folder",
-    "Format",
-    "Import",
-    "Leaf",
-    "Limits",
-    "LocalBox",
-    "MeshPlacement",
-    "Pair",
-    "Parts",
-    "Size",
-    "TorchConstant",
-    "TypedStorage",
-    "boxes_of",
-    "byte_count",
-    "candidates",
-    "choose_part",
-    "choose_root",
-    "find_roots",
-    "is_damage",
-    "join_ranks",
-    "leaf_of",
-    "leaves",
-    "named_leaves",
-    "open",
-    "part_at",
-    "parts",
-    "placement_text",
-    "read_array",
-    "runs_of",
-    "tensors",
-    "unloadable",
+    "Box", "Checkpoint", "File", "FileTensors", "Finding", "Folder", "Format", "Import", "LIMITS", "Leaf", "Limits",
+    "LocalBox", "MeshPlacement", "Pair", "Parts", "Size", "TorchConstant", "TypedStorage", "WRITERS", "boxes_of",
+    "byte_count", "candidates", "choose_part", "choose_root", "find_roots", "is_damage", "join_ranks", "leaf_of",
+    "leaves", "named_leaves", "open", "part_at", "parts", "placement_text", "read_array", "runs_of", "tensors", "unloadable",
     "write",
-]
+]  # fmt: skip
 
 
 def join_ranks(trees: Sequence[Any], where: str) -> Any:

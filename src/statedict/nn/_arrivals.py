@@ -76,7 +76,7 @@ def _is_plain(array: Any, value: Any) -> bool:
 
 def _is_live(leaf: Leaf) -> bool:
     """Return whether a leaf is read from memory, which may be that of an array that is filled before."""
-    return any(isinstance(key := origin.storage.key, tuple) and key[0] == "memory" for origin in origins(leaf))
+    return any(origin.storage.is_live for origin in origins(leaf))
 
 
 def _read(arrival: Arrival) -> Read:

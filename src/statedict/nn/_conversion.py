@@ -51,8 +51,6 @@ class Conversion(Calling):
             xp: the array library, given as its module: `numpy`, `torch`, `cupy`, `jax.numpy`.
             tensor: an array; its library, device and dtype are used.
 
-        >>> import numpy as np
-        >>> from statedict import nn
         >>> nn.Linear(2, 2).to("float64").weight.dtype
         dtype('float64')
         """

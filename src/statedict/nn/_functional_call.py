@@ -36,8 +36,6 @@ def functional_call(
 
         grads = jax.grad(lambda params: loss(functional_call(model, params, (x,)), y))(params)
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.Linear(2, 1)
     >>> parameters = {"weight": np.array([[1.0, 2.0]]), "bias": np.zeros(1)}
     >>> np.asarray(nn.functional_call(layer, parameters, np.ones((1, 2)))).tolist()

@@ -13,7 +13,6 @@ from ._saving import Saving
 class Module(Saving):
     """The base of all layers and models: assign Parameters, Buffers and Modules to attributes, and define `forward`.
 
-    >>> from statedict import nn
     >>> class Net(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()

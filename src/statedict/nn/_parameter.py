@@ -17,7 +17,6 @@ class Parameter(Variable):
         data: an array of any array API library, not copied; None gives an empty float32 array.
         requires_grad: PyTorch's flag. RuntimeError if it is set and the elements are neither floating point nor complex.
 
-    >>> import numpy as np
     >>> weight = Parameter(np.ones((2, 3), np.float32))
     >>> weight.shape, weight.requires_grad, (weight @ np.ones(3)).tolist()
     ((2, 3), True, [3.0, 3.0])
@@ -43,8 +42,6 @@ class Buffer(Variable):
         data: an array of any array API library, not copied; None gives an empty float32 array.
         persistent: whether it is in the module's `state_dict`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> module = nn.Module()
     >>> module.mean = nn.Buffer(np.zeros(3))
     >>> list(module.state_dict()), list(module.parameters())

@@ -53,7 +53,6 @@ class Saving(Conversion):
             prefix: text to put before each name.
             keep_vars: return the Parameters instead of their arrays.
 
-        >>> from statedict import nn
         >>> {name: array.shape for name, array in nn.Linear(3, 2).state_dict().items()}
         {'weight': (2, 3), 'bias': (2,)}
         """

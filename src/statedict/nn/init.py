@@ -51,7 +51,6 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Any:
     """Fill with numbers from the uniform distribution on [a, b).
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> uniform_(weight, 0.0, 1.0) is weight, bool(weight.any())
     (True, True)
@@ -70,7 +69,6 @@ def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator =
 def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Any:
     """Fill with numbers from the normal distribution.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> normal_(weight) is weight, bool(weight.any())
     (True, True)
@@ -85,7 +83,6 @@ def trunc_normal_(
 ) -> Any:
     """Fill with numbers from the normal distribution, truncated to [a, b].
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> trunc_normal_(weight) is weight, bool(weight.any())
     (True, True)
@@ -103,7 +100,6 @@ def trunc_normal_(
 def constant_(tensor: Any, val: float) -> Any:
     """Fill with `val`.
 
-    >>> import numpy as np
     >>> constant_(np.zeros(2), 0.5).tolist()
     [0.5, 0.5]
     """
@@ -114,7 +110,6 @@ def constant_(tensor: Any, val: float) -> Any:
 def ones_(tensor: Any) -> Any:
     """Fill with 1.
 
-    >>> import numpy as np
     >>> ones_(np.zeros(2)).tolist()
     [1.0, 1.0]
     """
@@ -124,7 +119,6 @@ def ones_(tensor: Any) -> Any:
 def zeros_(tensor: Any) -> Any:
     """Fill with 0.
 
-    >>> import numpy as np
     >>> zeros_(np.ones(2)).tolist()
     [0.0, 0.0]
     """
@@ -134,7 +128,6 @@ def zeros_(tensor: Any) -> Any:
 def eye_(tensor: Any) -> Any:
     """Fill a tensor of 2 dimensions with the identity matrix, as far as its shape allows.
 
-    >>> import numpy as np
     >>> eye_(np.zeros((2, 2))).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
@@ -147,7 +140,6 @@ def eye_(tensor: Any) -> Any:
 def dirac_(tensor: Any, groups: int = 1) -> Any:
     """Fill the weight of a convolution (3, 4 or 5 dimensions) so that it preserves its inputs.
 
-    >>> import numpy as np
     >>> dirac_(np.zeros((1, 1, 3))).tolist()
     [[[0.0, 1.0, 0.0]]]
     """
@@ -169,7 +161,6 @@ def dirac_(tensor: Any, groups: int = 1) -> Any:
 def xavier_uniform_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
     """Fill with uniform numbers within ±gain · √(6 / (inputs + outputs)): Glorot and Bengio, 2010.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> xavier_uniform_(weight) is weight, bool(weight.any())
     (True, True)
@@ -181,7 +172,6 @@ def xavier_uniform_(tensor: Any, gain: float = 1.0, generator: Generator = None)
 def xavier_normal_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
     """Fill with normal numbers of deviation gain · √(2 / (inputs + outputs)): Glorot and Bengio, 2010.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> xavier_normal_(weight) is weight, bool(weight.any())
     (True, True)
@@ -194,7 +184,6 @@ def kaiming_uniform_(
 ) -> Any:
     """Fill with uniform numbers within ±gain · √(3 / fan): He et al., 2015.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> kaiming_uniform_(weight) is weight, bool(weight.any())
     (True, True)
@@ -210,7 +199,6 @@ def kaiming_normal_(
 ) -> Any:
     """Fill with normal numbers of deviation gain / √fan: He et al., 2015.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> kaiming_normal_(weight) is weight, bool(weight.any())
     (True, True)
@@ -223,7 +211,6 @@ def kaiming_normal_(
 def orthogonal_(tensor: Any, gain: float = 1, generator: Generator = None) -> Any:
     """Fill with orthonormal rows or columns (whichever are fewer): Saxe et al., 2013. At least 2 dimensions.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> orthogonal_(weight) is weight, bool(weight.any())
     (True, True)
@@ -242,7 +229,6 @@ def orthogonal_(tensor: Any, gain: float = 1, generator: Generator = None) -> An
 def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Generator = None) -> Any:
     """Fill with normal numbers, a fraction `sparsity` of each column zero: Martens, 2010. 2 dimensions.
 
-    >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> sparse_(weight, sparsity=0.5) is weight, bool(weight.any())
     (True, True)

@@ -271,7 +271,6 @@ def match(
     Raises CollisionError if two sources would be loaded into one of them, UnknownNameError if `include` matches nothing,
     and ValueError for an invalid rule or policy.
 
-    >>> import numpy as np
     >>> plan = match({"module.a": np.zeros(2), "module.b": np.zeros(3)}, {"a": np.ones(2), "c": np.ones(1)})
     >>> [(step.sources, step.target) for step in plan.steps], plan.missing, plan.unexpected
     ([(('module.a',), 'a')], ('c',), ('b',))

@@ -113,7 +113,6 @@ LARGEST = 2.0**1000
 class Histogram:
     """Counts of numbers in at most BINS bins of equal width.
 
-    >>> import numpy as np
     >>> found = Histogram(whole=True)
     >>> found.add(np.array([1.0, 1.0, 2.0]))
     >>> found.add(np.array([4.0]))
@@ -219,7 +218,6 @@ ODD = 255
 class Heat:
     """The grid of one matrix: at most `side` × `side` cells.
 
-    >>> import numpy as np
     >>> found = Heat(2, 4, side=2)
     >>> found.add(np.array([3.0, 3.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0]))
     >>> found.cells().tolist(), found.exact

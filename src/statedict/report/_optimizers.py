@@ -29,7 +29,6 @@ def parameter_labels(state: StateDict) -> dict[str, str]:
 
     Empty for all other states, and if two tensors would get the same name.
 
-    >>> import numpy as np
     >>> groups = [{"params": [0, 1], "param_names": ["weight", "bias"]}]
     >>> parameter_labels(StateDict({"state.0.exp_avg": np.ones(2), "state.1.step": np.ones(()), "param_groups": groups}))
     {'state.0.exp_avg': 'state.weight.exp_avg', 'state.1.step': 'state.bias.step'}

@@ -44,7 +44,6 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
 
     `budget`: the bytes for all heat maps of the state; a minimum size keeps them recognisable.
 
-    >>> import numpy as np
     >>> found = survey(StateDict({"w": np.eye(3), "step": 7}))
     >>> found.tensors[0]["shape"], found.measures[0].stats["zeros"], found.values[0]["value"]
     ([3, 3], 6, 7)

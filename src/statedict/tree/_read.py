@@ -67,8 +67,8 @@ def persistent(module: Any) -> dict[str, Any]:
     """The module's own parameters and persistent buffers, in PyTorch's order, without those that are None."""
     own = {name: value for name, value in module._parameters.items() if value is not None}
     if buffers := module._buffers:
-        passing = module._non_persistent_buffers_set
-        own |= {name: value for name, value in buffers.items() if value is not None and name not in passing}
+        skipped = module._non_persistent_buffers_set
+        own |= {name: value for name, value in buffers.items() if value is not None and name not in skipped}
     return own
 
 
@@ -117,8 +117,8 @@ def survey(
                             keys.append(prefix + name)
                             values.append(value)
                 if buffers:
-                    passing = state["_non_persistent_buffers_set"]
-                    saved = {k: v for k, v in buffers.items() if v is not None and k not in passing}
+                    skipped = state["_non_persistent_buffers_set"]
+                    saved = {k: v for k, v in buffers.items() if v is not None and k not in skipped}
                     keys += map(prefix.__add__, saved)
                     values += saved.values()
                 if children:
@@ -197,9 +197,9 @@ def read_own(host: Host, module: Any, destination: Any, prefix: str, keep_vars: 
             destination[prefix + name] = value if keep_vars else value.detach() if detach is None else detach(value)
     buffers = module._buffers
     if buffers:
-        passing = module._non_persistent_buffers_set
+        skipped = module._non_persistent_buffers_set
         for name, value in buffers.items():
-            if value is not None and name not in passing:
+            if value is not None and name not in skipped:
                 destination[prefix + name] = value if keep_vars else value.detach() if detach is None else detach(value)
     if type(module).get_extra_state is not host.module.get_extra_state:
         destination[prefix + EXTRA_STATE] = module.get_extra_state()

@@ -227,15 +227,13 @@ def test_what_readers_limit_is_checked_as_a_whole(tree):
 
 
 def test_arrays_of_a_state_dict_are_tensors():
-    """NumPy arrays directly in a StateDict are tensors of the file; elsewhere they are arrays, unless told otherwise."""
+    """NumPy arrays directly in a StateDict are tensors of the file; elsewhere they are arrays."""
     array = np.arange(3, dtype="f4")
     found = torch.load(stored(*kept(StateDict({"w": array}, {"": {"version": 1}}))), weights_only=True)
     assert torch.equal(found["w"], torch.arange(3.0))
     assert (type(found), found._metadata) == (OrderedDict, OrderedDict({"": {"version": 1}}))
     found = torch.load(stored(*kept({"w": array})), weights_only=False)
     assert type(found["w"]) is np.ndarray
-    found = torch.load(stored(*kept({"w": array}, arrays="tensors")), weights_only=True)
-    assert torch.equal(found["w"], torch.arange(3.0))
 
 
 def test_inert_values_are_what_they_stand_for(saved, write):

@@ -1,7 +1,5 @@
 """The kind of a cast follows from the dtypes alone; PyTorch's promotion and real casts are the oracle."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -44,12 +42,10 @@ NUMBERS = ["float64", "float32", "float16", "bfloat16", "complex128", "complex64
 NUMBERS += ["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"]
 
 
-@pytest.mark.parametrize(("found", "wanted"), list(itertools.permutations(NUMBERS, 2)))
-def test_widening_keeps_the_extremes(found, wanted):
+@pytest.mark.parametrize("found", NUMBERS)
+def test_widening_keeps_the_extremes(found):
     """In a widening cast the largest, smallest and finest elements come back unchanged."""
-    if cast_kind(dtype(found), dtype(wanted)) != "widening":
-        return
-    theirs, ours = dtype(found).numpy, dtype(wanted).numpy
+    theirs = dtype(found).numpy
     if dtype(found).kind in ("int", "uint"):
         limits = np.iinfo(theirs)
         extremes = np.array([limits.min, limits.max, limits.max - 1], theirs)
@@ -60,6 +56,8 @@ def test_widening_keeps_the_extremes(found, wanted):
 
             limits = ml_dtypes.finfo(theirs)
             extremes = np.array([limits.max, limits.smallest_subnormal, 1 + float(limits.eps)]).astype(theirs)
-    there = extremes.astype(ours)
-    there = there if dtype(found).is_complex else there.real
-    assert (there.astype(theirs) == extremes).all()
+    for wanted in map(dtype, NUMBERS):
+        if cast_kind(dtype(found), wanted) == "widening":
+            there = extremes.astype(wanted.numpy)
+            there = there if dtype(found).is_complex else there.real
+            assert (there.astype(theirs) == extremes).all()

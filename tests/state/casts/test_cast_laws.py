@@ -109,10 +109,15 @@ def test_widening_keeps_each_element(found):
         np.testing.assert_equal(exact(there), exact(tensor))
 
 
-@pytest.mark.parametrize(("found", "wanted"), list(itertools.permutations(NUMBERS, 2)), ids=str)
-def test_casts_without_torch_give_its_elements(found, wanted):
+@pytest.mark.parametrize("found", NUMBERS, ids=str)
+def test_casts_without_torch_give_its_elements(found):
     """NumPy's elements are PyTorch's, bit for bit, but for NaN's payload, and integers out of range, which C leaves open."""
     tensor = elements(found, 2, 1024)
+    for wanted in others(found):
+        check_cast(tensor, found, wanted)
+
+
+def check_cast(tensor, found, wanted):
     theirs = numpy_of(torch.zeros(tensor.shape, dtype=TORCH_DTYPES[wanted]).copy_(tensor), wanted)
     array = cast_array(numpy_of(tensor, found), wanted)
     defined = np.ones(len(array), bool)

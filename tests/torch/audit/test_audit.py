@@ -53,8 +53,8 @@ def modules():
             inputs = info.module_inputs_func(
                 info, device="cpu", dtype=torch.float32, requires_grad=False, training=True
             )
-        for n, given in enumerate(inputs[:3]):
-            yield pytest.param(info.module_cls, given.constructor_input, id=f"{info.name}-{n}")
+        for given in inputs[:1]:
+            yield pytest.param(info.module_cls, given.constructor_input, id=info.name)
 
 
 @pytest.mark.parametrize(("kind", "given"), list(modules()))
@@ -209,7 +209,7 @@ def test_buffers():
     model.register_buffer("scale", torch.ones(1, requires_grad=True))
     model.register_buffer("fine", torch.ones(1))
     model.register_buffer("none", None)
-    assert found(model) == [("passing buffer", "cache"), ("buffer with gradient", "scale")]
+    assert found(model) == [("non-persistent buffer", "cache"), ("buffer with gradient", "scale")]
     assert fixes(model) == ['self.register_buffer("cache", cache)', "self.scale = torch.nn.Parameter(scale)"]
 
 

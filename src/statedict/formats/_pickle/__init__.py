@@ -32,16 +32,7 @@ in `data`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._values import Import as Import
-from ._values import Pair as Pair
-from ._values import Parsed as Parsed
-from ._values import Placement as Placement
-from ._values import Risk as Risk
-from ._values import RowMaker as RowMaker
-from ._values import Size as Size
-from ._values import StorageId as StorageId
-from ._values import TorchConstant as TorchConstant
-from ._values import TypedStorage as TypedStorage
+from ._values import Import, Pair, Parsed, Placement, Risk, RowMaker, Size, StorageId, TorchConstant, TypedStorage
 
 if TYPE_CHECKING:
     from ._names import storage_dtype as storage_dtype
@@ -50,21 +41,9 @@ if TYPE_CHECKING:
     from .writing._write import emit as emit
 
 __all__ = [
-    "Import",
-    "Pair",
-    "Parsed",
-    "Placement",
-    "Risk",
-    "RowMaker",
-    "Size",
-    "StorageId",
-    "TorchConstant",
-    "TypedStorage",
-    "emit",
-    "parse",
-    "spec_in",
-    "storage_dtype",
-]
+    "Import", "Pair", "Parsed", "Placement", "Risk", "RowMaker", "Size", "StorageId", "TorchConstant", "TypedStorage",
+    "emit", "parse", "spec_in", "storage_dtype",
+]  # fmt: skip
 
 # Imported on first use: reading does not need the writer, and safetensors files need neither.
 _LATER = {

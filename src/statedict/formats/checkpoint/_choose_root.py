@@ -69,7 +69,6 @@ def choose_root(
     A path in `tree` that contains only nested dicts of tensors is a state dict with dotted names. `unopened`: roots that
     exist but cannot be read, and why.
 
-    >>> import numpy as np
     >>> from statedict.formats import find_roots
     >>> tree = {"model": {"encoder": {"weight": np.ones(2)}, "head": {"bias": np.ones(1)}}}
     >>> list(choose_root(find_roots(tree), "model", tree=tree))

@@ -34,7 +34,6 @@ DEEPEST = 6
 def find_roots(tree: Any) -> dict[str, StateDict]:
     """Return every root of a tree by its path, in order.
 
-    >>> import numpy as np
     >>> weights = {"0.weight": np.ones(2), "0.bias": np.ones(1)}
     >>> list(find_roots({"epoch": 3, "model": weights, "ema": {"state_dict": weights}}))
     ['model', 'ema/state_dict']

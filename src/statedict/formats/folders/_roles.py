@@ -84,9 +84,8 @@ def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Me
     try:
         checkpoint = read()
     except (FormatError, OSError) as error:
-        return {
-            root: partial(_fail, error)
-        }  # `read_roots` reports it; reading again would double the cost of each level
+        # For `read_roots`, which reports it: reading again would double the cost of each level.
+        return {root: partial(_fail, error)}
     tree = checkpoint.object
     is_tree = isinstance(tree, dict) and not is_state(tree) and taken.isdisjoint(tree)
     return {"" if is_tree else root: lambda: checkpoint}

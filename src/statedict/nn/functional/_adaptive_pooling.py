@@ -16,7 +16,6 @@ def adaptive_avg_pool1d(input: Any, output_size: Any) -> Array:
 
     Output i is the mean of the elements from ⌊i·length/size⌋ to ⌈(i + 1)·length/size⌉.
 
-    >>> import numpy as np
     >>> adaptive_avg_pool1d(np.array([[1.0, 2.0, 3.0]]), 2).tolist()
     [[1.5, 2.5]]
     """
@@ -26,7 +25,6 @@ def adaptive_avg_pool1d(input: Any, output_size: Any) -> Array:
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Array:
     """Return the means of windows over the last two dimensions; None in `output_size` keeps a dimension.
 
-    >>> import numpy as np
     >>> adaptive_avg_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
     (2, 3, 5, 5)
     """
@@ -36,7 +34,6 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Array:
 def adaptive_avg_pool3d(input: Any, output_size: Any) -> Array:
     """Return the means of windows over the last three dimensions; None in `output_size` keeps a dimension.
 
-    >>> import numpy as np
     >>> adaptive_avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
     (2, 3, 5, 5, 5)
     """
@@ -46,7 +43,6 @@ def adaptive_avg_pool3d(input: Any, output_size: Any) -> Array:
 def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
     """Return the maxima of `output_size` windows along the last dimension, and on request their positions.
 
-    >>> import numpy as np
     >>> adaptive_max_pool1d(np.zeros((2, 3, 8)), 5).shape
     (2, 3, 5)
     """
@@ -56,7 +52,6 @@ def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = Fal
 def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
     """Return the maxima of windows over the last two dimensions, and on request their positions.
 
-    >>> import numpy as np
     >>> adaptive_max_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
     (2, 3, 5, 5)
     """
@@ -66,7 +61,6 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
 def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
     """Return the maxima of windows over the last three dimensions, and on request their positions.
 
-    >>> import numpy as np
     >>> adaptive_max_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
     (2, 3, 5, 5, 5)
     """

@@ -38,7 +38,6 @@ def scaled_dot_product_attention(
     Returns:
         (…, queries, value width); zeros for a query that may attend to no key.
 
-    >>> import numpy as np
     >>> query, key = np.zeros((2, 3, 8)), np.zeros((2, 5, 8))
     >>> scaled_dot_product_attention(query, key, key).shape
     (2, 3, 8)
@@ -92,7 +91,6 @@ def multi_head_attention_forward(
         (output, weights): (queries, samples, width) and, if `need_weights`, (samples, queries, keys), averaged over the
         heads, or (samples, heads, queries, keys).
 
-    >>> import numpy as np
     >>> x, weight, out = np.zeros((5, 2, 8)), np.zeros((24, 8)), np.zeros((8, 8))
     >>> result = multi_head_attention_forward(x, x, x, 8, 2, weight, None, None, None, False, 0.0, out, None)
     >>> result[0].shape, result[1].shape
@@ -109,19 +107,15 @@ def multi_head_attention_forward(
         key_padding_mask = None if key_padding_mask is None else key_padding_mask[None, ...]
     length, samples, width = query.shape
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-    q, k, v = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
-    _, bias_k, bias_v = unwrap(bias_k, bias_v)
-    if bias_k is not None:
-        k = xp.concat([k, xp.broadcast_to(bias_k, (1, samples, width))], axis=0)
-        v = xp.concat([v, xp.broadcast_to(bias_v, (1, samples, width))], axis=0)
-    q, k, v = (_heads(xp, part, num_heads) for part in (q, k, v))
-    k = k if static_k is None else xp.reshape(static_k, k.shape)
-    v = v if static_v is None else xp.reshape(static_v, v.shape)
-    if add_zero_attn:
-        zeros = full(k, (samples, num_heads, 1, width // num_heads), 0)
-        k, v = xp.concat([k, zeros], axis=2), xp.concat([v, zeros], axis=2)
-    added = _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
-    weights = _weights(xp, q * (1 / sqrt(width // num_heads)), k, added)
+    q, *more = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
+    q = _heads(xp, q, num_heads)
+    k, v = (
+        _keys(xp, x, bias, static, num_heads, add_zero_attn)
+        for x, bias, static in zip(more, (bias_k, bias_v), (static_k, static_v))
+    )
+    weights = _weights(
+        xp, q * (1 / sqrt(width // num_heads)), k, _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
+    )
     weights = dropout(weights, dropout_p, training=training)
     mixed = xp.reshape(xp.permute_dims(weights @ v, (2, 0, 1, 3)), (length, samples, width))
     output = linear(mixed, out_proj_weight, out_proj_bias)
@@ -130,6 +124,15 @@ def multi_head_attention_forward(
     if not has_samples:
         output, weights = output[:, 0, ...], weights[0, ...]
     return output, weights if need_weights else None
+
+
+def _keys(xp: Namespace, x: Array, bias: Any, static: Any, heads: int, add_zero: bool) -> Array:
+    """Return the keys or values of each head, with those that the settings add; `static` replaces `x` and its bias."""
+    if bias is not None:
+        x = xp.concat([x, xp.broadcast_to(unwrap(bias)[1], (1, *x.shape[1:]))], axis=0)
+    x = _heads(xp, x, heads)
+    x = x if static is None else xp.reshape(static, x.shape)
+    return xp.concat([x, full(x, (*x.shape[:2], 1, x.shape[3]), 0)], axis=2) if add_zero else x
 
 
 def _projected(

@@ -37,7 +37,6 @@ def conv1d(
     Returns:
         (samples, outputs, positions).
 
-    >>> import numpy as np
     >>> conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3))).tolist()
     [[[3.0, 3.0, 3.0]]]
     """
@@ -49,7 +48,6 @@ def conv2d(
 ) -> Array:
     """Convolution over (samples, channels, height, width), or (channels, height, width); see `conv1d`.
 
-    >>> import numpy as np
     >>> conv2d(np.zeros((2, 3, 8, 8)), np.zeros((6, 3, 3, 3))).shape
     (2, 6, 6, 6)
     """
@@ -61,7 +59,6 @@ def conv3d(
 ) -> Array:
     """Convolution over (samples, channels, depth, height, width), or without samples; see `conv1d`.
 
-    >>> import numpy as np
     >>> conv3d(np.zeros((2, 3, 8, 8, 8)), np.zeros((6, 3, 3, 3, 3))).shape
     (2, 6, 6, 6, 6)
     """
@@ -80,7 +77,6 @@ def conv_transpose1d(
 ) -> Array:
     """The transpose of `conv1d` as a linear map: weight is (channels, outputs / groups, kernel).
 
-    >>> import numpy as np
     >>> conv_transpose1d(np.zeros((2, 3, 8)), np.zeros((3, 6, 2)), stride=2).shape
     (2, 6, 16)
     """
@@ -99,7 +95,6 @@ def conv_transpose2d(
 ) -> Array:
     """The transpose of `conv2d` as a linear map: weight is (channels, outputs / groups, *kernel).
 
-    >>> import numpy as np
     >>> conv_transpose2d(np.zeros((2, 3, 8, 8)), np.zeros((3, 6, 2, 2)), stride=2).shape
     (2, 6, 16, 16)
     """
@@ -118,7 +113,6 @@ def conv_transpose3d(
 ) -> Array:
     """The transpose of `conv3d` as a linear map: weight is (channels, outputs / groups, *kernel).
 
-    >>> import numpy as np
     >>> conv_transpose3d(np.zeros((2, 3, 8, 8, 8)), np.zeros((3, 6, 2, 2, 2)), stride=2).shape
     (2, 6, 16, 16, 16)
     """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._arrays import Array, asarray, cast, dtype_of, put, unwrap
+from .._arrays import Array, asarray, cast, dtype_of, unwrap
 from .._generator import generator
+from ._in_place import into
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set each element to zero with probability p, and divide the others by 1 - p.
 
-    >>> import numpy as np
     >>> dropout(np.ones(3), training=False).tolist()
     [1.0, 1.0, 1.0]
     """
@@ -21,7 +21,6 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, length) or (channels, length).
 
-    >>> import numpy as np
     >>> dropout1d(np.zeros((2, 3, 8)), 0.5, training=False).shape
     (2, 3, 8)
     """
@@ -31,7 +30,6 @@ def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, height, width).
 
-    >>> import numpy as np
     >>> dropout2d(np.zeros((2, 3, 8, 8)), 0.5, training=False).shape
     (2, 3, 8, 8)
     """
@@ -41,7 +39,6 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
     """Set whole channels to zero with probability p; (samples, channels, depth, height, width) or without samples.
 
-    >>> import numpy as np
     >>> dropout3d(np.zeros((2, 3, 8, 8, 8)), 0.5, training=False).shape
     (2, 3, 8, 8, 8)
     """
@@ -51,7 +48,6 @@ def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
     """Dropout that preserves the mean and variance of the outputs of `selu`: Klambauer et al., 2017.
 
-    >>> import numpy as np
     >>> alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
     [[1.0, 2.0]]
     """
@@ -61,7 +57,6 @@ def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: b
 def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
     """`alpha_dropout` of whole channels; (samples, channels, …).
 
-    >>> import numpy as np
     >>> feature_alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
     [[1.0, 2.0]]
     """
@@ -75,7 +70,7 @@ def _dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) ->
     if not training or p == 0:
         return input if inplace else x
     kept = _kept(x, p, whole)
-    return _into(input, x * (kept * (1 / (1 - p)) if p < 1 else kept), inplace)
+    return into(input, x * (kept * (1 / (1 - p)) if p < 1 else kept), inplace)
 
 
 def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) -> Array:
@@ -87,22 +82,15 @@ def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: i
     low = -1.7580993408473766
     kept = _kept(x, p, whole)
     if p == 1:
-        return _into(input, x * 0, inplace)
+        return into(input, x * 0, inplace)
     a = ((1 - p) * (1 + p * low * low)) ** -0.5
-    return _into(input, a * (x * kept + low * (1 - kept)) - a * low * p, inplace)
+    return into(input, a * (x * kept + low * (1 - kept)) - a * low * p, inplace)
 
 
 def _kept(x: Array, p: float, whole: int) -> Array:
     """Return a mask in the input's dtype, 1 to keep an element; the last `whole` dimensions share one value."""
     shape = (*x.shape[: x.ndim - whole], *((1,) * whole))
     return cast(asarray(x, generator().random(shape) >= p), dtype_of(x.dtype))
-
-
-def _into(place: Any, values: Array, inplace: bool) -> Array:
-    if not inplace:
-        return values
-    put(place, values)
-    return place
 
 
 def _check(p: float) -> None:

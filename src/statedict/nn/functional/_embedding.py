@@ -29,7 +29,6 @@ def embedding(
     Returns:
         (*input's shape, width). Raises IndexError for an index out of range.
 
-    >>> import numpy as np
     >>> embedding(np.array([1, 0]), np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
@@ -67,7 +66,6 @@ def embedding_bag(
     Returns:
         (bags, width).
 
-    >>> import numpy as np
     >>> embedding_bag(np.array([[0, 1], [1, 1]]), np.array([[1.0, 2.0], [3.0, 4.0]]), mode="sum").tolist()
     [[4.0, 6.0], [6.0, 8.0]]
     """
@@ -101,7 +99,6 @@ def embedding_bag(
 def one_hot(tensor: Any, num_classes: int = -1) -> Array:
     """Return each integer n as a vector of `num_classes` integers with a 1 at position n; by default as many as needed.
 
-    >>> import numpy as np
     >>> one_hot(np.array([0, 2])).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """

@@ -32,7 +32,6 @@ _DOUBLE = (
 def erfc(x: Any) -> Array:
     """1 - erf(x), elementwise, with small relative error in the right tail; x is a floating point array.
 
-    >>> import numpy as np
     >>> erfc(np.array([0.0, 1.0])).round(6).tolist()
     [1.0, 0.157299]
     """

@@ -18,7 +18,6 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
     Returns:
         (…, outputs), or (…) for a weight of one dimension. Raises RuntimeError if the sizes do not match.
 
-    >>> import numpy as np
     >>> linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(4)).tolist()
     [[4.0, 4.0, 4.0, 4.0], [4.0, 4.0, 4.0, 4.0]]
     """
@@ -54,7 +53,6 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:
     Returns:
         (…, outputs).
 
-    >>> import numpy as np
     >>> bilinear(np.ones((2, 3)), np.ones((2, 4)), np.ones((5, 3, 4))).tolist()
     [[12.0, 12.0, 12.0, 12.0, 12.0], [12.0, 12.0, 12.0, 12.0, 12.0]]
     """

@@ -29,7 +29,6 @@ def batch_norm(
             are used, and these are updated in place with `momentum`, unless they are None.
         weight, bias: (channels,) or None.
 
-    >>> import numpy as np
     >>> batch_norm(np.ones((1, 2)), np.zeros(2), np.ones(2), eps=0.0).tolist()
     [[1.0, 1.0]]
     """
@@ -65,7 +64,6 @@ def instance_norm(
 ) -> Array:
     """Like `batch_norm`, but with the mean and variance of each sample's channels; (samples, channels, …).
 
-    >>> import numpy as np
     >>> instance_norm(np.array([[[1.0, 3.0]]])).round(3).tolist()
     [[[-1.0, 1.0]]]
     """
@@ -89,7 +87,6 @@ def layer_norm(
 ) -> Array:
     """(input - mean) / √(variance + eps) · weight + bias, over the last dimensions, whose lengths are `normalized_shape`.
 
-    >>> import numpy as np
     >>> layer_norm(np.array([[1.0, 2.0, 3.0]]), (3,)).round(3).tolist()
     [[-1.225, 0.0, 1.225]]
     """
@@ -103,7 +100,6 @@ def layer_norm(
 def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Array:
     """input / √(mean of squares + eps) · weight, over the last dimensions; eps=None uses the dtype's epsilon.
 
-    >>> import numpy as np
     >>> rms_norm(np.array([[3.0, 3.0]]), (2,)).round(3).tolist()
     [[1.0, 1.0]]
     """
@@ -116,7 +112,6 @@ def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, ep
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-05) -> Array:
     """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …).
 
-    >>> import numpy as np
     >>> group_norm(np.array([[[1.0], [3.0], [5.0], [5.0]]]), 2).round(3).tolist()
     [[[-1.0], [1.0], [0.0], [0.0]]]
     """
@@ -136,7 +131,6 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
 def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
     """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …).
 
-    >>> import numpy as np
     >>> local_response_norm(np.zeros((2, 6, 8)), 2).shape
     (2, 6, 8)
     """
@@ -151,7 +145,6 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Array:
     """Divide the input by its p-norm along `dim` (or by eps, if that is larger).
 
-    >>> import numpy as np
     >>> normalize(np.array([[3.0, 4.0]])).tolist()
     [[0.6, 0.8]]
     """
@@ -166,7 +159,6 @@ def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out:
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Array:
     """Return the cosine of the angle between two arrays along `dim`; norms below eps are replaced by eps.
 
-    >>> import numpy as np
     >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3).tolist()
     [0.707]
     """

@@ -19,7 +19,6 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
         mode: "constant", "reflect", "replicate" or "circular".
         value: the value for "constant"; None means 0.
 
-    >>> import numpy as np
     >>> pad(np.array([1, 2, 3]), (1, 2)).tolist()
     [0, 1, 2, 3, 0, 0]
     """

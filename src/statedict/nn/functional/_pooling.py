@@ -52,7 +52,6 @@ def max_pool1d(
         ceil_mode: also use a last window that extends beyond the end.
         return_indices: return (values, positions in the input) instead of the values.
 
-    >>> import numpy as np
     >>> max_pool1d(np.array([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
     [[3.0, 2.0]]
     """
@@ -70,7 +69,6 @@ def max_pool2d(
 ) -> Any:
     """Return the largest element in each window over the last two dimensions; see `max_pool1d`.
 
-    >>> import numpy as np
     >>> max_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
     (2, 3, 4, 4)
     """
@@ -88,7 +86,6 @@ def max_pool3d(
 ) -> Any:
     """Return the largest element in each window over the last three dimensions; see `max_pool1d`.
 
-    >>> import numpy as np
     >>> max_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
     (2, 3, 4, 4, 4)
     """
@@ -105,7 +102,6 @@ def avg_pool1d(
 ) -> Array:
     """Return the mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
 
-    >>> import numpy as np
     >>> avg_pool1d(np.zeros((2, 3, 8)), 2).shape
     (2, 3, 4)
     """
@@ -123,7 +119,6 @@ def avg_pool2d(
 ) -> Array:
     """Return the mean of each window over the last two dimensions; `divisor_override` replaces the number of elements.
 
-    >>> import numpy as np
     >>> avg_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
     (2, 3, 4, 4)
     """
@@ -141,7 +136,6 @@ def avg_pool3d(
 ) -> Array:
     """Return the mean of each window over the last three dimensions; see `avg_pool2d`.
 
-    >>> import numpy as np
     >>> avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
     (2, 3, 4, 4, 4)
     """
@@ -151,7 +145,6 @@ def avg_pool3d(
 def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
     """Return the norm_type-norm of each window along the last dimension.
 
-    >>> import numpy as np
     >>> lp_pool1d(np.zeros((2, 3, 8)), 2.0, 2).shape
     (2, 3, 4)
     """
@@ -161,7 +154,6 @@ def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
 def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
     """Return the norm_type-norm of each window over the last two dimensions.
 
-    >>> import numpy as np
     >>> lp_pool2d(np.zeros((2, 3, 8, 8)), 2.0, 2).shape
     (2, 3, 4, 4)
     """
@@ -171,7 +163,6 @@ def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
 def lp_pool3d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
     """Return the norm_type-norm of each window over the last three dimensions.
 
-    >>> import numpy as np
     >>> lp_pool3d(np.zeros((2, 3, 8, 8, 8)), 2.0, 2).shape
     (2, 3, 4, 4, 4)
     """

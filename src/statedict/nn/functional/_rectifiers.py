@@ -14,7 +14,6 @@ from ._in_place import into
 def relu(input: Any, inplace: bool = False) -> Array:
     """max(x, 0).
 
-    >>> import numpy as np
     >>> relu(np.array([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
@@ -25,7 +24,6 @@ def relu(input: Any, inplace: bool = False) -> Array:
 def relu6(input: Any, inplace: bool = False) -> Array:
     """min(max(x, 0), 6).
 
-    >>> import numpy as np
     >>> relu6(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.0, 0.5, 3.0]
     """
@@ -35,7 +33,6 @@ def relu6(input: Any, inplace: bool = False) -> Array:
 def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Array:
     """x, and negative_slope·x where x is negative.
 
-    >>> import numpy as np
     >>> leaky_relu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.02, 0.5, 3.0]
     """
@@ -46,7 +43,6 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 def prelu(input: Any, weight: Any) -> Array:
     """x, and weight·x where x is negative; weight is (1,), or one value per channel (dimension 1).
 
-    >>> import numpy as np
     >>> prelu(np.array([-2.0, 3.0]), np.array([0.25])).tolist()
     [-0.5, 3.0]
     """
@@ -61,7 +57,6 @@ def rrelu(
 ) -> Array:
     """x, and slope·x where x is negative. The slope is random for each element in training, else the mean of the bounds.
 
-    >>> import numpy as np
     >>> rrelu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.458, 0.5, 3.0]
     """
@@ -76,7 +71,6 @@ def rrelu(
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Array:
     """x, clipped to min_val and max_val.
 
-    >>> import numpy as np
     >>> hardtanh(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.0, 0.5, 1.0]
     """
@@ -89,7 +83,6 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
 def hardsigmoid(input: Any, inplace: bool = False) -> Array:
     """min(max(x + 3, 0), 6) / 6.
 
-    >>> import numpy as np
     >>> hardsigmoid(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.167, 0.583, 1.0]
     """
@@ -100,7 +93,6 @@ def hardsigmoid(input: Any, inplace: bool = False) -> Array:
 def hardswish(input: Any, inplace: bool = False) -> Array:
     """x·hardsigmoid(x).
 
-    >>> import numpy as np
     >>> hardswish(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.333, 0.292, 3.0]
     """
@@ -111,7 +103,6 @@ def hardswish(input: Any, inplace: bool = False) -> Array:
 def hardshrink(input: Any, lambd: float = 0.5) -> Array:
     """x, and 0 where |x| is at most lambd.
 
-    >>> import numpy as np
     >>> hardshrink(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-2.0, 0.0, 3.0]
     """
@@ -122,7 +113,6 @@ def hardshrink(input: Any, lambd: float = 0.5) -> Array:
 def softshrink(input: Any, lambd: float = 0.5) -> Array:
     """x moved towards 0 by lambd, and 0 within.
 
-    >>> import numpy as np
     >>> softshrink(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.5, 0.0, 2.5]
     """
@@ -135,7 +125,6 @@ def softshrink(input: Any, lambd: float = 0.5) -> Array:
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Array:
     """x where it is above `threshold`, `value` elsewhere.
 
-    >>> import numpy as np
     >>> threshold(np.array([-2.0, 0.5, 3.0]), 1.0, 9.0).tolist()
     [9.0, 9.0, 3.0]
     """

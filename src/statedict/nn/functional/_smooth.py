@@ -15,7 +15,6 @@ from ._in_place import into
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
     """x, and alpha·(exp(x) - 1) where x is negative.
 
-    >>> import numpy as np
     >>> elu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.865, 0.5, 3.0]
     """
@@ -27,7 +26,6 @@ def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
 def selu(input: Any, inplace: bool = False) -> Array:
     """The self-normalising elu: Klambauer et al., 2017.
 
-    >>> import numpy as np
     >>> selu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.52, 0.525, 3.152]
     """
@@ -38,7 +36,6 @@ def selu(input: Any, inplace: bool = False) -> Array:
 def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
     """x, and alpha·(exp(x/alpha) - 1) where x is negative.
 
-    >>> import numpy as np
     >>> celu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.865, 0.5, 3.0]
     """
@@ -49,7 +46,6 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
 def gelu(input: Any, approximate: str = "none") -> Array:
     """x·Φ(x), with Φ the normal distribution function; `approximate="tanh"` uses tanh.
 
-    >>> import numpy as np
     >>> gelu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.046, 0.346, 2.996]
     """
@@ -64,7 +60,6 @@ def gelu(input: Any, approximate: str = "none") -> Array:
 def sigmoid(input: Any) -> Array:
     """1 / (1 + exp(-x)): exact to a few units in the last place in both tails.
 
-    >>> import numpy as np
     >>> sigmoid(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.119, 0.622, 0.953]
     """
@@ -76,7 +71,6 @@ def sigmoid(input: Any) -> Array:
 def tanh(input: Any) -> Array:
     """The hyperbolic tangent.
 
-    >>> import numpy as np
     >>> tanh(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.964, 0.462, 0.995]
     """
@@ -87,7 +81,6 @@ def tanh(input: Any) -> Array:
 def silu(input: Any, inplace: bool = False) -> Array:
     """x·sigmoid(x).
 
-    >>> import numpy as np
     >>> silu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.238, 0.311, 2.858]
     """
@@ -98,7 +91,6 @@ def silu(input: Any, inplace: bool = False) -> Array:
 def mish(input: Any, inplace: bool = False) -> Array:
     """x·tanh(softplus(x)).
 
-    >>> import numpy as np
     >>> mish(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.253, 0.375, 2.987]
     """
@@ -109,7 +101,6 @@ def mish(input: Any, inplace: bool = False) -> Array:
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + exp(beta·x)) / beta; x itself where beta·x is above `threshold`.
 
-    >>> import numpy as np
     >>> softplus(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.127, 0.974, 3.049]
     """
@@ -123,7 +114,6 @@ def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Array:
 def logsigmoid(input: Any) -> Array:
     """log(sigmoid(x)).
 
-    >>> import numpy as np
     >>> logsigmoid(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-2.127, -0.474, -0.049]
     """
@@ -135,7 +125,6 @@ def logsigmoid(input: Any) -> Array:
 def softsign(input: Any) -> Array:
     """x / (1 + |x|).
 
-    >>> import numpy as np
     >>> softsign(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.667, 0.333, 0.75]
     """
@@ -146,7 +135,6 @@ def softsign(input: Any) -> Array:
 def tanhshrink(input: Any) -> Array:
     """x - tanh(x).
 
-    >>> import numpy as np
     >>> tanhshrink(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.036, 0.038, 2.005]
     """
@@ -157,7 +145,6 @@ def tanhshrink(input: Any) -> Array:
 def glu(input: Any, dim: int = -1) -> Array:
     """The first half of dimension `dim` times the sigmoid of the second.
 
-    >>> import numpy as np
     >>> glu(np.array([1.0, 2.0, 0.0, 0.0])).tolist()
     [0.5, 1.0]
     """

@@ -13,7 +13,6 @@ from .._arrays import Array, cast, dtype_of, unwrap
 def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:
     """exp(x) divided by its sum along `dim`; computed in `dtype` if given.
 
-    >>> import numpy as np
     >>> softmax(np.zeros(4), dim=0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
@@ -28,7 +27,6 @@ def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:
     """softmax(-x).
 
-    >>> import numpy as np
     >>> softmin(np.array([0.0, 1.0, 2.0]), -1).round(3).tolist()
     [0.665, 0.245, 0.09]
     """
@@ -39,7 +37,6 @@ def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:
     """log(softmax(x)), computed without underflow.
 
-    >>> import numpy as np
     >>> log_softmax(np.array([0.0, 1.0, 2.0]), -1).round(3).tolist()
     [-2.408, -1.408, -0.408]
     """

@@ -19,8 +19,6 @@ class MultiheadAttention(Module):
     k_proj_weight, v_proj_weight; in_proj_bias (3 · embed_dim,); with `add_bias_kv` bias_k and bias_v (1, 1, embed_dim);
     out_proj, a Linear.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> x = np.zeros((2, 5, 8), np.float32)
     >>> output, weights = nn.MultiheadAttention(8, num_heads=2, batch_first=True)(x, x, x)
     >>> output.shape, weights.shape

@@ -114,8 +114,6 @@ class BatchNorm1d(BatchNormBase):
 
     Training uses the statistics of the batch, and tracks them in running_mean and running_var, which evaluation uses.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.BatchNorm1d(3)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 8)
     """
@@ -126,8 +124,6 @@ class BatchNorm1d(BatchNormBase):
 class BatchNorm2d(BatchNormBase):
     """(samples, channels, height, width), normalised by each channel's mean and variance; see BatchNorm1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.BatchNorm2d(3)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 8, 8)
     """
@@ -138,8 +134,6 @@ class BatchNorm2d(BatchNormBase):
 class BatchNorm3d(BatchNormBase):
     """(samples, channels, depth, height, width), normalised by each channel's mean and variance; see BatchNorm1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.BatchNorm3d(3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 8, 8, 8)
     """
@@ -217,8 +211,6 @@ class InstanceNormBase(NormBase):
 class InstanceNorm1d(InstanceNormBase):
     """(samples, channels, length), or without samples, normalised by the mean and variance of each sample's channels.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.InstanceNorm1d(3)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 8)
     """
@@ -229,8 +221,6 @@ class InstanceNorm1d(InstanceNormBase):
 class InstanceNorm2d(InstanceNormBase):
     """(samples, channels, height, width), or without samples; see InstanceNorm1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.InstanceNorm2d(3)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 8, 8)
     """
@@ -241,8 +231,6 @@ class InstanceNorm2d(InstanceNormBase):
 class InstanceNorm3d(InstanceNormBase):
     """(samples, channels, depth, height, width), or without samples; see InstanceNorm1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.InstanceNorm3d(3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 8, 8, 8)
     """

@@ -69,8 +69,6 @@ class RNNCellBase(Module):
 class RNNCell(RNNCellBase):
     """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; (samples, input_size) to (samples, hidden_size).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.RNNCell(4, 8)(np.zeros((2, 4), np.float32)).shape
     (2, 8)
     """
@@ -96,8 +94,6 @@ class RNNCell(RNNCellBase):
 class LSTMCell(RNNCellBase):
     """One step of an LSTM: input and (h, c) to (h, c).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> h, c = nn.LSTMCell(4, 8)(np.zeros((2, 4), np.float32))
     >>> h.shape, c.shape
     ((2, 8), (2, 8))
@@ -115,8 +111,6 @@ class LSTMCell(RNNCellBase):
 class GRUCell(RNNCellBase):
     """One step of a GRU: input and h to h.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.GRUCell(4, 8)(np.zeros((2, 4), np.float32)).shape
     (2, 8)
     """

@@ -61,8 +61,6 @@ class Sequential(_Numbered):
     Args:
         args: modules, named "0", "1", …; or one OrderedDict of names to modules.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))(np.ones((1, 3), np.float32)).shape
     (1, 2)
     """
@@ -136,8 +134,6 @@ class Sequential(_Numbered):
 class ModuleList(_Numbered):
     """A list of registered submodules.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 1)])
     >>> list(layers.state_dict())
     ['0.weight', '0.bias', '1.weight', '1.bias']
@@ -192,8 +188,6 @@ class ModuleList(_Numbered):
 class ModuleDict(Module):
     """A dictionary of registered submodules, in insertion order.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layers = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
     >>> list(layers.state_dict())
     ['encoder.weight', 'encoder.bias', 'head.weight', 'head.bias']

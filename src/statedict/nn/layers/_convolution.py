@@ -82,8 +82,7 @@ class _ConvNd(Module):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._around(), mode=self.padding_mode), 0
-        convolve = type(self).convolve
-        return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return self.convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _around(self) -> list[int]:
         """Return the padding in the order of `F.pad`."""
@@ -133,8 +132,6 @@ class Conv1d(_Convolution):
 
     padding_mode: "zeros", "reflect", "replicate" or "circular"; padding: numbers, "same" or "valid".
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Conv1d(3, 6, 3)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 6, 6)
     """
@@ -146,8 +143,6 @@ class Conv1d(_Convolution):
 class Conv2d(_Convolution):
     """Convolution over (samples, channels, height, width), or (channels, height, width); see Conv1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Conv2d(3, 6, 5)(np.zeros((1, 3, 32, 32), np.float32)).shape
     (1, 6, 28, 28)
     """
@@ -159,8 +154,6 @@ class Conv2d(_Convolution):
 class Conv3d(_Convolution):
     """Convolution over (samples, channels, depth, height, width), or without samples; see Conv1d.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Conv3d(3, 6, 3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 6, 6, 6, 6)
     """
@@ -194,8 +187,7 @@ class _ConvTranspose(_ConvNd):
 
     def forward(self, input: Any, output_size: Sequence[int] | None = None) -> Any:
         more = self.output_padding if output_size is None else self._chosen(tuple(raw(input).shape), tuple(output_size))
-        convolve = type(self).convolve
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
+        return self.convolve(input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
 
     def _chosen(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the output padding for the requested lengths; ValueError if it does not exist."""
@@ -224,8 +216,6 @@ class _ConvTranspose(_ConvNd):
 class ConvTranspose1d(_ConvTranspose):
     """The transpose of Conv1d as a linear map; weight is (in_channels, out_channels / groups, kernel).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConvTranspose1d(3, 6, 2, stride=2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 6, 16)
     """
@@ -237,8 +227,6 @@ class ConvTranspose1d(_ConvTranspose):
 class ConvTranspose2d(_ConvTranspose):
     """The transpose of Conv2d as a linear map; weight is (in_channels, out_channels / groups, *kernel).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConvTranspose2d(3, 6, 2, stride=2)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 6, 16, 16)
     """
@@ -250,8 +238,6 @@ class ConvTranspose2d(_ConvTranspose):
 class ConvTranspose3d(_ConvTranspose):
     """The transpose of Conv3d as a linear map; weight is (in_channels, out_channels / groups, *kernel).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConvTranspose3d(3, 6, 2, stride=2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 6, 16, 16, 16)
     """

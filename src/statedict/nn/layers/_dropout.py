@@ -23,8 +23,6 @@ class _DropoutNd(Module):
 class Dropout(_DropoutNd):
     """In training, set each element to zero with probability p, and divide the others by 1 - p.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Dropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
     [[1.0, 2.0]]
     """
@@ -36,8 +34,6 @@ class Dropout(_DropoutNd):
 class Dropout1d(_DropoutNd):
     """In training, set whole channels of (samples, channels, length) to zero with probability p.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Dropout1d(0.5).eval()(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 8)
     """
@@ -49,8 +45,6 @@ class Dropout1d(_DropoutNd):
 class Dropout2d(_DropoutNd):
     """In training, set whole channels of (samples, channels, height, width) to zero with probability p.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Dropout2d(0.5).eval()(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 8, 8)
     """
@@ -62,8 +56,6 @@ class Dropout2d(_DropoutNd):
 class Dropout3d(_DropoutNd):
     """In training, set whole channels of (samples, channels, depth, height, width) to zero with probability p.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Dropout3d(0.5).eval()(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 8, 8, 8)
     """
@@ -75,8 +67,6 @@ class Dropout3d(_DropoutNd):
 class AlphaDropout(_DropoutNd):
     """In training, dropout that preserves the mean and variance of SELU's outputs.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AlphaDropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
     [[1.0, 2.0]]
     """
@@ -88,8 +78,6 @@ class AlphaDropout(_DropoutNd):
 class FeatureAlphaDropout(_DropoutNd):
     """AlphaDropout of whole channels.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.FeatureAlphaDropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
     [[1.0, 2.0]]
     """

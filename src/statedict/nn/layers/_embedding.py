@@ -45,8 +45,6 @@ class _Table(Module):
 class Embedding(_Table):
     """Look up a row of a table for each integer: (*shape, embedding_dim).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Embedding(10, 3)(np.array([[1, 2], [4, 5]])).shape
     (2, 2, 3)
     """
@@ -97,8 +95,6 @@ class Embedding(_Table):
 class EmbeddingBag(_Table):
     """The sum, mean or maximum of a table's rows, for each bag of integers: (bags, embedding_dim).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.EmbeddingBag(10, 3)(np.array([[1, 2], [4, 5]])).shape
     (2, 3)
     """

@@ -13,8 +13,6 @@ from .._module import Module
 class Flatten(Module):
     """Merge dimensions `start_dim` to `end_dim`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Flatten()(np.zeros((2, 3, 4, 4))).shape
     (2, 48)
     """
@@ -37,8 +35,6 @@ class Flatten(Module):
 class Unflatten(Module):
     """Split dimension `dim` into dimensions of lengths `unflattened_size`; one of them may be -1.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Unflatten(1, (3, 4))(np.zeros((2, 12))).shape
     (2, 3, 4)
     """

@@ -14,8 +14,6 @@ from ._new import parameter
 class Identity(Module):
     """Returns its input; accepts any constructor arguments and ignores them.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Identity()(np.array([1.0, 2.0])).tolist()
     [1.0, 2.0]
     """
@@ -32,8 +30,6 @@ class Linear(Module):
 
     weight is (out_features, in_features), bias (out_features,); both are initially uniform within ±1/√in_features.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Linear(3, 2)(np.ones((5, 3), np.float32)).shape
     (5, 2)
     """
@@ -71,8 +67,6 @@ class Bilinear(Module):
 
     weight is (out_features, in1_features, in2_features); all are initially uniform within ±1/√in1_features.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Bilinear(3, 4, 5)(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)).shape
     (2, 5)
     """

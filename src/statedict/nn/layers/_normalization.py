@@ -11,11 +11,25 @@ from .._module import Module
 from ._new import parameter
 
 
-class LayerNorm(Module):
+class _Affine(Module):
+    """A weight and a bias, either of which may be None."""
+
+    def _add_parameters(self, shape: Any, weight: bool, bias: bool, device: Any, dtype: Any) -> None:
+        self.register_parameter("weight", parameter(shape, device, dtype) if weight else None)
+        self.register_parameter("bias", parameter(shape, device, dtype) if weight and bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Reset the parameters to new initial values."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class LayerNorm(_Affine):
     """(input - mean) / √(variance + eps) · weight + bias, over the last dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LayerNorm(3)(np.array([[1.0, 2.0, 3.0]], np.float32)).round(3).tolist()
     [[-1.225000023841858, 0.0, 1.225000023841858]]
     """
@@ -33,17 +47,7 @@ class LayerNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        affine = elementwise_affine
-        self.register_parameter("weight", parameter(self.normalized_shape, device, dtype) if affine else None)
-        self.register_parameter("bias", parameter(self.normalized_shape, device, dtype) if affine and bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Reset the parameters to new initial values."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        self._add_parameters(self.normalized_shape, elementwise_affine, bias, device, dtype)
 
     def forward(self, input: Any) -> Any:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -58,8 +62,6 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """input / √(mean of squares + eps) · weight, over the last dimensions; eps=None uses the dtype's epsilon.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.RMSNorm(2)(np.array([[3.0, 3.0]], np.float32)).round(3).tolist()
     [[1.0, 1.0]]
     """
@@ -92,11 +94,9 @@ class RMSNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.GroupNorm(3, 6)(np.zeros((2, 6, 8), np.float32)).shape
     (2, 6, 8)
     """
@@ -119,16 +119,7 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        self.register_parameter("weight", parameter(num_channels, device, dtype) if affine else None)
-        self.register_parameter("bias", parameter(num_channels, device, dtype) if affine and bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Reset the parameters to new initial values."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        self._add_parameters(num_channels, affine, bias, device, dtype)
 
     def forward(self, input: Any) -> Any:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -143,8 +134,6 @@ class GroupNorm(Module):
 class LocalResponseNorm(Module):
     """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LocalResponseNorm(2)(np.zeros((2, 6, 8))).shape
     (2, 6, 8)
     """

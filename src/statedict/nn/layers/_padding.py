@@ -61,8 +61,6 @@ class _CircularPadNd(_PadNd):
 class ConstantPad1d(_ConstantPadNd):
     """Pads the last dimension with `value`; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConstantPad1d(1, 9.0)(np.array([[1.0, 2.0, 3.0]])).tolist()
     [[9.0, 1.0, 2.0, 3.0, 9.0]]
     """
@@ -73,8 +71,6 @@ class ConstantPad1d(_ConstantPadNd):
 class ConstantPad2d(_ConstantPadNd):
     """Pads the last two dimensions with `value`; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConstantPad2d(1, 9.0)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 10, 10)
     """
@@ -85,8 +81,6 @@ class ConstantPad2d(_ConstantPadNd):
 class ConstantPad3d(_ConstantPadNd):
     """Pads the last three dimensions with `value`; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ConstantPad3d(1, 9.0)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 10, 10, 10)
     """
@@ -97,8 +91,6 @@ class ConstantPad3d(_ConstantPadNd):
 class ZeroPad1d(_ZeroPadNd):
     """Pads the last dimension with zeros; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ZeroPad1d(1)(np.array([[1.0, 2.0, 3.0]])).tolist()
     [[0.0, 1.0, 2.0, 3.0, 0.0]]
     """
@@ -109,8 +101,6 @@ class ZeroPad1d(_ZeroPadNd):
 class ZeroPad2d(_ZeroPadNd):
     """Pads the last two dimensions with zeros; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ZeroPad2d(1)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 10, 10)
     """
@@ -121,8 +111,6 @@ class ZeroPad2d(_ZeroPadNd):
 class ZeroPad3d(_ZeroPadNd):
     """Pads the last three dimensions with zeros; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ZeroPad3d(1)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 10, 10, 10)
     """
@@ -133,8 +121,6 @@ class ZeroPad3d(_ZeroPadNd):
 class ReflectionPad1d(_ReflectionPadNd):
     """Pads the last dimension with the input mirrored at its ends; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReflectionPad1d(1)(np.array([[1.0, 2.0, 3.0]])).tolist()
     [[2.0, 1.0, 2.0, 3.0, 2.0]]
     """
@@ -145,8 +131,6 @@ class ReflectionPad1d(_ReflectionPadNd):
 class ReflectionPad2d(_ReflectionPadNd):
     """Pads the last two dimensions with the input mirrored at its ends; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReflectionPad2d(1)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 10, 10)
     """
@@ -157,8 +141,6 @@ class ReflectionPad2d(_ReflectionPadNd):
 class ReflectionPad3d(_ReflectionPadNd):
     """Pads the last three dimensions with the input mirrored at its ends; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReflectionPad3d(1)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 10, 10, 10)
     """
@@ -169,8 +151,6 @@ class ReflectionPad3d(_ReflectionPadNd):
 class ReplicationPad1d(_ReplicationPadNd):
     """Pads the last dimension with the input's end elements; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReplicationPad1d(1)(np.array([[1.0, 2.0, 3.0]])).tolist()
     [[1.0, 1.0, 2.0, 3.0, 3.0]]
     """
@@ -181,8 +161,6 @@ class ReplicationPad1d(_ReplicationPadNd):
 class ReplicationPad2d(_ReplicationPadNd):
     """Pads the last two dimensions with the input's end elements; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReplicationPad2d(1)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 10, 10)
     """
@@ -193,8 +171,6 @@ class ReplicationPad2d(_ReplicationPadNd):
 class ReplicationPad3d(_ReplicationPadNd):
     """Pads the last three dimensions with the input's end elements; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReplicationPad3d(1)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 10, 10, 10)
     """
@@ -205,8 +181,6 @@ class ReplicationPad3d(_ReplicationPadNd):
 class CircularPad1d(_CircularPadNd):
     """Pads the last dimension with the input wrapped around; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.CircularPad1d(1)(np.array([[1.0, 2.0, 3.0]])).tolist()
     [[3.0, 1.0, 2.0, 3.0, 1.0]]
     """
@@ -217,8 +191,6 @@ class CircularPad1d(_CircularPadNd):
 class CircularPad2d(_CircularPadNd):
     """Pads the last two dimensions with the input wrapped around; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.CircularPad2d(1)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 10, 10)
     """
@@ -229,8 +201,6 @@ class CircularPad2d(_CircularPadNd):
 class CircularPad3d(_CircularPadNd):
     """Pads the last three dimensions with the input wrapped around; `padding` as in `functional.pad`, or a number.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.CircularPad3d(1)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 10, 10, 10)
     """

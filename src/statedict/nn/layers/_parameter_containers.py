@@ -17,8 +17,6 @@ from ._containers import pairs
 class ParameterList(Module):
     """A list of registered parameters, with the names "0", "1", …
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> weights = nn.ParameterList([np.zeros(2), np.zeros(3)])
     >>> list(weights.state_dict())
     ['0', '1']
@@ -77,8 +75,6 @@ class ParameterList(Module):
 class ParameterDict(Module):
     """A dictionary of registered parameters. Names from a mapping are sorted, those of an OrderedDict keep their order.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> weights = nn.ParameterDict({"scale": np.ones(2)})
     >>> list(weights.state_dict())
     ['scale']

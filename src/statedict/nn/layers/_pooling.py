@@ -34,8 +34,7 @@ class _MaxPoolNd(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(
+        return self.pool(
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
         )
 
@@ -49,8 +48,6 @@ class _MaxPoolNd(Module):
 class MaxPool1d(_MaxPoolNd):
     """The largest element in each window along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -61,8 +58,6 @@ class MaxPool1d(_MaxPoolNd):
 class MaxPool2d(_MaxPoolNd):
     """The largest element in each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool2d(2)(np.zeros((1, 6, 28, 28), np.float32)).shape
     (1, 6, 14, 14)
     """
@@ -73,8 +68,6 @@ class MaxPool2d(_MaxPoolNd):
 class MaxPool3d(_MaxPoolNd):
     """The largest element in each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.MaxPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -106,16 +99,8 @@ class _AvgPoolNd(Module):
         self.divisor_override = divisor_override
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
+        settings = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return self.pool(input, *settings, self.divisor_override)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -124,8 +109,6 @@ class _AvgPoolNd(Module):
 class AvgPool1d(_AvgPoolNd):
     """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -148,8 +131,6 @@ class AvgPool1d(_AvgPoolNd):
 class AvgPool2d(_AvgPoolNd):
     """The mean of each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool2d(2)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 4, 4)
     """
@@ -160,8 +141,6 @@ class AvgPool2d(_AvgPoolNd):
 class AvgPool3d(_AvgPoolNd):
     """The mean of each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AvgPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -182,8 +161,7 @@ class _LPPoolNd(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+        return self.pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return (
@@ -195,8 +173,6 @@ class _LPPoolNd(Module):
 class LPPool1d(_LPPoolNd):
     """The norm_type-norm of each window along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool1d(2, kernel_size=2)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 4)
     """
@@ -207,8 +183,6 @@ class LPPool1d(_LPPoolNd):
 class LPPool2d(_LPPoolNd):
     """The norm_type-norm of each window over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool2d(2, kernel_size=2)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 4, 4)
     """
@@ -219,8 +193,6 @@ class LPPool2d(_LPPoolNd):
 class LPPool3d(_LPPoolNd):
     """The norm_type-norm of each window over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LPPool3d(2, kernel_size=2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 4, 4, 4)
     """
@@ -228,8 +200,8 @@ class LPPool3d(_LPPoolNd):
     pool = staticmethod(F.lp_pool3d)
 
 
-class _AdaptiveAvgPoolNd(Module):
-    """Means of `output_size` windows; None keeps a dimension."""
+class _AdaptivePoolNd(Module):
+    """One result for each of `output_size` windows; None keeps a dimension."""
 
     pool: ClassVar[Pool]
 
@@ -238,18 +210,15 @@ class _AdaptiveAvgPoolNd(Module):
         self.output_size = output_size
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, self.output_size)
+        return self.pool(input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool1d(_AdaptivePoolNd):
     """Means of `output_size` windows along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 5)
     """
@@ -257,11 +226,9 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool1d)
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool2d(_AdaptivePoolNd):
     """Means of windows over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 5, 5)
     """
@@ -269,11 +236,9 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool2d)
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
+class AdaptiveAvgPool3d(_AdaptivePoolNd):
     """Means of windows over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveAvgPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 5, 5, 5)
     """
@@ -281,29 +246,20 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     pool = staticmethod(F.adaptive_avg_pool3d)
 
 
-class _AdaptiveMaxPoolNd(Module):
+class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
     """Largest elements of `output_size` windows; with `return_indices` also their positions."""
 
-    pool: ClassVar[Pool]
-
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
-        super().__init__()
-        self.output_size = output_size
+        super().__init__(output_size)
         self.return_indices = return_indices
 
     def forward(self, input: Any) -> Any:
-        pool = type(self).pool
-        return pool(input, self.output_size, self.return_indices)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+        return self.pool(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """Largest elements of `output_size` windows along the last dimension.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
     (2, 3, 5)
     """
@@ -314,8 +270,6 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Largest elements of windows over the last two dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
     (2, 3, 5, 5)
     """
@@ -326,8 +280,6 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
 class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Largest elements of windows over the last three dimensions.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.AdaptiveMaxPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
     (2, 3, 5, 5, 5)
     """

@@ -15,8 +15,6 @@ from ._new import parameter
 class ReLU(InPlace):
     """max(x, 0).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.0, 0.5, 3.0]
     """
@@ -28,8 +26,6 @@ class ReLU(InPlace):
 class Hardswish(InPlace):
     """x·hardsigmoid(x).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Hardswish()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.333, 0.292, 3.0]
     """
@@ -44,8 +40,6 @@ class Hardswish(InPlace):
 class Hardsigmoid(InPlace):
     """min(max(x + 3, 0), 6) / 6.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Hardsigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.167, 0.583, 1.0]
     """
@@ -60,8 +54,6 @@ class Hardsigmoid(InPlace):
 class Hardtanh(Module):
     """x, clipped to min_val and max_val.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Hardtanh()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.0, 0.5, 1.0]
     """
@@ -98,8 +90,6 @@ class Hardtanh(Module):
 class ReLU6(Hardtanh):
     """min(max(x, 0), 6).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ReLU6()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.0, 0.5, 3.0]
     """
@@ -114,8 +104,6 @@ class ReLU6(Hardtanh):
 class LeakyReLU(Module):
     """x, and negative_slope·x where x is negative.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LeakyReLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.02, 0.5, 3.0]
     """
@@ -135,8 +123,6 @@ class LeakyReLU(Module):
 class PReLU(Module):
     """x, and weight·x where x is negative; one weight, or one per channel, initially `init`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.PReLU()(np.array([-2.0, 3.0], np.float32)).tolist()
     [-0.5, 3.0]
     """
@@ -162,8 +148,6 @@ class PReLU(Module):
 class RReLU(Module):
     """x, and slope·x where x is negative; the slope is random in training, and the mean of the bounds in evaluation.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.RReLU().eval()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.458, 0.5, 3.0]
     """
@@ -184,8 +168,6 @@ class RReLU(Module):
 class Threshold(Module):
     """x where it is above `threshold`, `value` elsewhere.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Threshold(1.0, 9.0)(np.array([-2.0, 0.5, 3.0])).tolist()
     [9.0, 9.0, 3.0]
     """
@@ -206,8 +188,6 @@ class Threshold(Module):
 class Hardshrink(Module):
     """x, and 0 where |x| is at most lambd.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Hardshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-2.0, 0.0, 3.0]
     """
@@ -226,8 +206,6 @@ class Hardshrink(Module):
 class Softshrink(Hardshrink):
     """x moved towards 0 by lambd; 0 where |x| is at most lambd.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.5, 0.0, 2.5]
     """

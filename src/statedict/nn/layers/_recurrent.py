@@ -26,8 +26,6 @@ class RNNBase(Module):
     weight_hh_l{k}, (gates · hidden_size, hidden_size or proj_size), bias_ih_l{k}, bias_hh_l{k}, and with a projection
     weight_hr_l{k}, (proj_size, hidden_size); all are initially uniform within ±1/√hidden_size.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> output, h = nn.RNNBase("GRU", 4, 8)(np.zeros((5, 2, 4), np.float32))
     >>> output.shape, h.shape
     ((5, 2, 8), (1, 2, 8))
@@ -220,8 +218,6 @@ class RNNBase(Module):
 class RNN(RNNBase):
     """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; arguments as RNNBase without `mode`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> output, h = nn.RNN(4, 8)(np.zeros((5, 2, 4), np.float32))
     >>> output.shape, h.shape
     ((5, 2, 8), (1, 2, 8))
@@ -242,8 +238,6 @@ class RNN(RNNBase):
 class LSTM(RNNBase):
     """Long short-term memory, with state (h, c); arguments as RNNBase without `mode`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> output, (h, c) = nn.LSTM(40, 256, num_layers=3, batch_first=True)(np.zeros((2, 160, 40), np.float32))
     >>> output.shape, h.shape
     ((2, 160, 256), (3, 2, 256))
@@ -256,8 +250,6 @@ class LSTM(RNNBase):
 class GRU(RNNBase):
     """Gated recurrent unit; arguments as RNNBase without `mode`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> output, h = nn.GRU(4, 8)(np.zeros((5, 2, 4), np.float32))
     >>> output.shape, h.shape
     ((5, 2, 8), (1, 2, 8))

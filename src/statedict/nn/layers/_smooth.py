@@ -12,8 +12,6 @@ from ._in_place import InPlace, also
 class SELU(InPlace):
     """The self-normalising elu.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.SELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.52, 0.525, 3.152]
     """
@@ -25,8 +23,6 @@ class SELU(InPlace):
 class SiLU(InPlace):
     """x·sigmoid(x).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.SiLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.238, 0.311, 2.858]
     """
@@ -38,8 +34,6 @@ class SiLU(InPlace):
 class Mish(InPlace):
     """x·tanh(softplus(x)).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Mish()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.253, 0.375, 2.987]
     """
@@ -51,8 +45,6 @@ class Mish(InPlace):
 class ELU(Module):
     """x, and alpha·(exp(x) - 1) where x is negative.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.ELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.865, 0.5, 3.0]
     """
@@ -72,8 +64,6 @@ class ELU(Module):
 class CELU(ELU):
     """x, and alpha·(exp(x/alpha) - 1) where x is negative.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.CELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.865, 0.5, 3.0]
     """
@@ -85,8 +75,6 @@ class CELU(ELU):
 class GELU(Module):
     """x·Φ(x), with Φ the normal distribution function; `approximate="tanh"` uses tanh.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.GELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.046, 0.346, 2.996]
     """
@@ -105,8 +93,6 @@ class GELU(Module):
 class GLU(Module):
     """The first half of dimension `dim` times the sigmoid of the second.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.GLU()(np.array([1.0, 2.0, 0.0, 0.0])).tolist()
     [0.5, 1.0]
     """
@@ -125,8 +111,6 @@ class GLU(Module):
 class Softplus(Module):
     """log(1 + exp(beta·x)) / beta; x itself where beta·x is above `threshold`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softplus()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.127, 0.974, 3.049]
     """
@@ -146,8 +130,6 @@ class Softplus(Module):
 class Sigmoid(Module):
     """1 / (1 + exp(-x)).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Sigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [0.119, 0.622, 0.953]
     """
@@ -159,8 +141,6 @@ class Sigmoid(Module):
 class Tanh(Module):
     """The hyperbolic tangent.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Tanh()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.964, 0.462, 0.995]
     """
@@ -172,8 +152,6 @@ class Tanh(Module):
 class LogSigmoid(Module):
     """log(sigmoid(x)).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LogSigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-2.127, -0.474, -0.049]
     """
@@ -185,8 +163,6 @@ class LogSigmoid(Module):
 class Softsign(Module):
     """x / (1 + |x|).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softsign()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-0.667, 0.333, 0.75]
     """
@@ -198,8 +174,6 @@ class Softsign(Module):
 class Tanhshrink(Module):
     """x - tanh(x).
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Tanhshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
     [-1.036, 0.038, 2.005]
     """

@@ -23,8 +23,6 @@ class _Over(Module):
 class Softmax(_Over):
     """exp(x) divided by its sum along `dim`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softmax(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
     [0.09, 0.245, 0.665]
     """
@@ -36,8 +34,6 @@ class Softmax(_Over):
 class Softmin(_Over):
     """softmax(-x) along `dim`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softmin(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
     [0.665, 0.245, 0.09]
     """
@@ -49,8 +45,6 @@ class Softmin(_Over):
 class LogSoftmax(_Over):
     """log(softmax(x)) along `dim`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.LogSoftmax(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
     [-2.408, -1.408, -0.408]
     """
@@ -62,8 +56,6 @@ class LogSoftmax(_Over):
 class Softmax2d(Module):
     """Softmax over the channels of (samples, channels, height, width), or without samples.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> nn.Softmax2d()(np.zeros((1, 4, 2, 2))).sum(1).tolist()
     [[[1.0, 1.0], [1.0, 1.0]]]
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,15 +25,10 @@ from ._normalization import LayerNorm
 Activation = str | Callable[[Any], Any]
 
 
-class TransformerEncoderLayer(Module):
-    """Self-attention and two linear maps, each with a residual connection and normalisation.
+class _Layer(Module):
+    """Blocks of attention, then two linear maps; a residual connection and a normalisation for each."""
 
-    >>> import numpy as np
-    >>> from statedict import nn
-    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
-    >>> layer(np.zeros((2, 5, 8), np.float32)).shape
-    (2, 5, 8)
-    """
+    attentions: ClassVar[tuple[str, ...]] = ("self_attn",)
 
     def __init__(
         self,
@@ -51,16 +46,35 @@ class TransformerEncoderLayer(Module):
     ) -> None:
         super().__init__()
         new = {"device": device, "dtype": dtype}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, **new)
+        for name in self.attentions:
+            setattr(self, name, MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, **new))
         self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **new)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **new)
         self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new)
-        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
+        blocks = range(1, len(self.attentions) + 2)
+        for number in blocks:
+            setattr(self, f"norm{number}", LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new))
+        for number in blocks:
+            setattr(self, f"dropout{number}", Dropout(dropout))
         self.activation = _activation(activation)
+
+    def _block(self, number: int, x: Any, act: Callable[[Any], Any]) -> Any:
+        """Apply `act` and the dropout and normalisation of a block, with a residual connection."""
+        norm, dropout = getattr(self, f"norm{number}"), getattr(self, f"dropout{number}")
+        return x + dropout(act(norm(x))) if self.norm_first else norm(x + dropout(act(x)))
+
+    def _feed_forward(self, x: Any) -> Any:
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class TransformerEncoderLayer(_Layer):
+    """Self-attention and two linear maps, each with a residual connection and normalisation.
+
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> layer(np.zeros((2, 5, 8), np.float32)).shape
+    (2, 5, 8)
+    """
 
     def forward(self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool = False) -> Any:
         """Return an array of the same shape as `src`: (length, samples, d_model), or (length, d_model).
@@ -69,57 +83,20 @@ class TransformerEncoderLayer(Module):
         """
 
         def attend(x: Any) -> Any:
-            seen = self.self_attn(
-                x, x, x, src_key_padding_mask, need_weights=False, attn_mask=src_mask, is_causal=is_causal
-            )
-            return self.dropout1(seen[0])
+            return self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)[0]
 
-        x = _residual(self.norm_first, raw(src), self.norm1, attend)
-        return _residual(self.norm_first, x, self.norm2, self._feed_forward)
-
-    def _feed_forward(self, x: Any) -> Any:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return self._block(2, self._block(1, raw(src), attend), self._feed_forward)
 
 
-class TransformerDecoderLayer(Module):
+class TransformerDecoderLayer(_Layer):
     """Self-attention, attention to an encoder's output, and two linear maps, with residual connections.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
     >>> layer(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
     (3, 2, 8)
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = F.relu,
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        new = {"device": device, "dtype": dtype}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, **new)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, **new)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **new)
-        self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **new)
-        self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new)
-        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new)
-        self.norm3 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **new)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
-        self.dropout3 = Dropout(dropout)
-        self.activation = _activation(activation)
+    attentions = ("self_attn", "multihead_attn")
 
     def forward(
         self,
@@ -135,36 +112,19 @@ class TransformerDecoderLayer(Module):
         """Return an array of the same shape as `tgt`, (length, samples, d_model); `memory` is the encoder's output."""
 
         def attend(x: Any) -> Any:
-            seen = self.self_attn(
-                x, x, x, tgt_key_padding_mask, need_weights=False, attn_mask=tgt_mask, is_causal=tgt_is_causal
-            )
-            return self.dropout1(seen[0])
+            return self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)[0]
 
         def look_up(x: Any) -> Any:
-            seen = self.multihead_attn(
-                x,
-                memory,
-                memory,
-                memory_key_padding_mask,
-                need_weights=False,
-                attn_mask=memory_mask,
-                is_causal=memory_is_causal,
-            )
-            return self.dropout2(seen[0])
+            masks = (memory_key_padding_mask, False, memory_mask)
+            return self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal)[0]
 
-        x = _residual(self.norm_first, raw(tgt), self.norm1, attend)
-        x = _residual(self.norm_first, x, self.norm2, look_up)
-        return _residual(self.norm_first, x, self.norm3, self._feed_forward)
-
-    def _feed_forward(self, x: Any) -> Any:
-        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        x = self._block(2, self._block(1, raw(tgt), attend), look_up)
+        return self._block(3, x, self._feed_forward)
 
 
 class TransformerEncoder(Module):
     """`num_layers` copies of an encoder layer, and a normalisation after them.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
     >>> nn.TransformerEncoder(layer, num_layers=2)(np.zeros((2, 5, 8), np.float32)).shape
     (2, 5, 8)
@@ -201,8 +161,6 @@ class TransformerEncoder(Module):
 class TransformerDecoder(Module):
     """`num_layers` copies of a decoder layer, and a normalisation after them.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
     >>> decoder = nn.TransformerDecoder(layer, num_layers=2)
     >>> decoder(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
@@ -245,8 +203,6 @@ class TransformerDecoder(Module):
 class Transformer(Module):
     """An encoder and a decoder; matrices are initialised with `xavier_uniform_`.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> model = nn.Transformer(8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
     >>> model(np.zeros((5, 2, 8), np.float32), np.zeros((3, 2, 8), np.float32)).shape
     (3, 2, 8)
@@ -328,10 +284,6 @@ class Transformer(Module):
         from .._arrays import dtype_of
 
         return np.triu(np.full((sz, sz), -np.inf, dtype_of("float32" if dtype is None else dtype).numpy), k=1)
-
-
-def _residual(norm_first: bool, x: Any, norm: Module, act: Callable[[Any], Any]) -> Any:
-    return x + act(norm(x)) if norm_first else norm(x + act(x))
 
 
 def _activation(activation: Activation) -> Callable[[Any], Any]:

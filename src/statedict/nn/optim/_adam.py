@@ -26,8 +26,6 @@ class Adam(Optimizer):
         amsgrad: divide by the largest v so far.
         maximize: maximize the objective instead of minimizing it.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> model = nn.Linear(2, 1)
     >>> optimizer = nn.optim.Adam(model.parameters(), lr=0.1)
     >>> optimizer.step(grads=[np.ones((1, 2), np.float32), np.ones(1, np.float32)])
@@ -107,8 +105,6 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> model = nn.Linear(2, 1)
     >>> optimizer = nn.optim.AdamW(model.parameters(), lr=0.1)
     >>> optimizer.step(grads=[np.ones((1, 2), np.float32), np.ones(1, np.float32)])

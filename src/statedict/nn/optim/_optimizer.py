@@ -28,8 +28,6 @@ class Optimizer:
         param_groups: settings and parameters, one dict per group.
         state: the state of each Parameter, by name.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> model = nn.Linear(2, 1)
     >>> optimizer = nn.optim.SGD(model.named_parameters(), lr=0.1)
     >>> [group["lr"] for group in optimizer.param_groups], list(optimizer.state_dict())

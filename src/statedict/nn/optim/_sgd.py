@@ -21,8 +21,6 @@ class SGD(Optimizer):
         nesterov: use Nesterov momentum.
         maximize: maximize the objective instead of minimizing it.
 
-    >>> import numpy as np
-    >>> from statedict import nn
     >>> weight = nn.Parameter(np.ones(1))
     >>> optimizer = nn.optim.SGD([weight], lr=0.5, momentum=0.9)
     >>> weight.grad = np.ones(1)

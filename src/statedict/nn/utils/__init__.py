@@ -1,5 +1,5 @@
 """The part of `torch.nn.utils` that models need for inference: packed sequences, in `rnn`."""
 
-from . import rnn as rnn
+from . import rnn
 
 __all__ = ["rnn"]

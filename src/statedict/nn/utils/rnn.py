@@ -24,7 +24,6 @@ class PackedSequence(NamedTuple):
         sorted_indices: the positions of the sequences before sorting, or None if they were sorted already.
         unsorted_indices: the inverse.
 
-    >>> import numpy as np
     >>> packed = pack_sequence([np.array([1, 2, 3]), np.array([4])])
     >>> packed.data.tolist(), packed.batch_sizes.tolist()
     ([1, 4, 2, 3], [2, 1, 1])
@@ -45,7 +44,6 @@ class PackedSequence(NamedTuple):
 def invert_permutation(permutation: Any) -> Any:
     """Return the inverse permutation; None for None.
 
-    >>> import numpy as np
     >>> invert_permutation(np.array([2, 0, 1])).tolist()
     [1, 2, 0]
     """
@@ -64,7 +62,6 @@ def pack_padded_sequence(
 
     Raises RuntimeError for an invalid length, or if they should be sorted but are not.
 
-    >>> import numpy as np
     >>> packed = pack_padded_sequence(np.array([[1, 2, 3], [4, 0, 0]]), np.array([3, 1]), batch_first=True)
     >>> packed.data.tolist(), packed.batch_sizes.tolist()
     ([1, 4, 2, 3], [2, 1, 1])
@@ -105,7 +102,6 @@ def pad_packed_sequence(
 ) -> tuple[Array, Any]:
     """The partner of `pack_padded_sequence`: return (padded array, lengths), in the original order.
 
-    >>> import numpy as np
     >>> padded, lengths = pad_packed_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]), batch_first=True)
     >>> padded.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
@@ -137,7 +133,6 @@ def pad_sequence(
 ) -> Array:
     """Combine sequences (steps, …) into one array: (steps, sequences, …), or with `batch_first` (sequences, steps, …).
 
-    >>> import numpy as np
     >>> pad_sequence([np.array([1, 2, 3]), np.array([4])], batch_first=True).tolist()
     [[1, 2, 3], [4, 0, 0]]
     """
@@ -154,7 +149,6 @@ def pad_sequence(
 def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = False) -> list[Array]:
     """The partner of `pad_sequence`: return a list of sequences.
 
-    >>> import numpy as np
     >>> padded = np.array([[1, 2, 3], [4, 0, 0]])
     >>> [row.tolist() for row in unpad_sequence(padded, np.array([3, 1]), batch_first=True)]
     [[1, 2, 3], [4]]
@@ -167,7 +161,6 @@ def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = Fals
 def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:
     """Pack sequences (steps, …) of different lengths.
 
-    >>> import numpy as np
     >>> packed = pack_sequence([np.array([1, 2, 3]), np.array([4])])
     >>> packed.data.tolist(), packed.batch_sizes.tolist()
     ([1, 4, 2, 3], [2, 1, 1])
@@ -179,7 +172,6 @@ def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> Pack
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
     """The partner of `pack_sequence`: return a list of sequences.
 
-    >>> import numpy as np
     >>> [row.tolist() for row in unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))]
     [[1, 2, 3], [4]]
     """

@@ -92,7 +92,6 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
 
     Raises CollisionError if two names of one state correspond to one name of the other.
 
-    >>> import numpy as np
     >>> print(diff({"w": np.zeros(4), "x": np.ones(1)}, {"w": np.array([0, 0, 0, 0.5]), "y": np.ones(1)}))
     1 added; 1 removed; 1 changed; 0 equal
     added 1:

@@ -49,7 +49,6 @@ class Change(NamedTuple):
 def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
     """Return how the elements of `b` differ from those of `a`; their shapes must be equal.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of
     >>> change = compare(leaf_of(np.array([3.0, 4.0])), leaf_of(np.array([3.0, 5.0])))
     >>> change.changed, change.max_abs, change.relative

@@ -33,7 +33,6 @@ Shapes = Mapping[str, Shape | None]
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     """Infer the KeyMap that renames the tensors of `source` to those of `target`. Reads no tensor and changes nothing.
 
-    >>> import numpy as np
     >>> old = {f"h.{i}.{n}": np.zeros(s) for i in range(2) for n, s in [("ln.weight", 3), ("fc.weight", (4, 3))]}
     >>> new = {f"blocks.{i}.{n}": np.zeros(s) for i in range(2) for n, s in [("norm.weight", 3), ("fc.weight", (4, 3))]}
     >>> print(infer(new, old).key_map)

@@ -63,7 +63,6 @@ def merge(sources: Sequence[State], method: str = "average", **options: Any) -> 
     Raises MergeError (a ValueError) if names or shapes differ, listing them; CollisionError if two states of a union have
     the same name; ValueError for arguments that do not fit together.
 
-    >>> import numpy as np
     >>> merge([{"w": np.zeros(2)}, {"w": np.ones(2)}, {"w": np.full(2, 5.0)}]).numpy()["w"]
     array([2., 2.])
     """

@@ -130,7 +130,6 @@ class KeyMap:
         Raises CollisionError if two tensors would get the same name, ValueError if a tensor does not fit its rule. Issues a
         UserWarning for a rule that does not match any name, or for which a tensor is missing.
 
-        >>> import numpy as np
         >>> fused = KeyMap("{l}.{q,k,v}.weight -> {l}.qkv.weight | cat 0").rename(
         ...     {f"0.{part}.weight": np.full((2, 3), n) for n, part in enumerate("qkv")})
         >>> fused.spec("0.qkv.weight").shape, fused.numpy()["0.qkv.weight"][:, 0].tolist()

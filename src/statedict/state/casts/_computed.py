@@ -97,7 +97,6 @@ def computed(
     `within(box)` returns the leaf of the result's elements in a box, made from no more of the inputs than that needs.
     Without it, a part of the result is cut out of the whole.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of, read_array
     >>> a = leaf_of(np.array([1.0, 2.0]))
     >>> read_array(computed(a.spec.dense(), [a], lambda x: x * 2))
@@ -113,7 +112,6 @@ def elementwise(dtype: DType, inputs: Sequence[Leaf], function: Function, traits
 
     The inputs have the same shape. `function` gets an array for each, of any shape, and returns one of that shape.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of, read_array
     >>> a, b = leaf_of(np.array([1.0, 2.0])), leaf_of(np.array([3.0, 4.0]))
     >>> read_array(elementwise(a.spec.dtype, [a, b], lambda x, y: x * y))

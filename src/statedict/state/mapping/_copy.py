@@ -21,7 +21,6 @@ def independent(tree: Any, out: Any = None) -> Any:
 
     `out` is an earlier copy that is no longer needed: its memory is reused if its tensors have the same layout.
 
-    >>> import numpy as np
     >>> weight = np.ones(2)
     >>> copied = independent({"a": weight, "b": [weight], "step": 3})
     >>> weight[:] = 0

@@ -36,7 +36,6 @@ class StateDict(MutableMapping[str, Any]):
     with `_metadata`. It is not a `dict`: pass `dict(sd)` to code that tests for one (`save_file` of safetensors: "Expected
     a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`).
 
-    >>> import numpy as np
     >>> sd = StateDict({"encoder.weight": np.zeros((2, 3)), "head.weight": np.ones(4)})
     >>> list(sd.drop("head")), sd.spec("encoder.weight").shape
     (['encoder.weight'], (2, 3))
@@ -213,7 +212,6 @@ class StateDict(MutableMapping[str, Any]):
 
         Disjoint views of one storage, as fused RNN weights are, are not tied.
 
-        >>> import numpy as np
         >>> whole = np.zeros(4)
         >>> StateDict({"a": whole, "b": whole, "left": whole[:2], "other": np.zeros(4)}).tied
         [('a', 'b', 'left')]

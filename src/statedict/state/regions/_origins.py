@@ -28,7 +28,6 @@ def origins(leaf: Leaf) -> Iterator[Origin]:
 
     The result depends only on the description of the tensor, so all processes that open the same file get the same.
 
-    >>> import numpy as np
     >>> from statedict.state import Box, leaf_of, region
     >>> [(start, stop) for _, start, stop in origins(region(leaf_of(np.zeros((4, 3))), Box((1, 0), (2, 3))))]
     [(24, 72)]

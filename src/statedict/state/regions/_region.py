@@ -34,7 +34,6 @@ def region(leaf: Leaf | Compound, box: Box) -> Leaf:
     Raises ValueError if the box exceeds the tensor, TypeError for a tensor that is not strided, and PartError if this
     process does not have all of the elements.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of, read_array
     >>> read_array(region(leaf_of(np.arange(12).reshape(4, 3)), Box((1, 0), (2, 2))))
     array([[3, 4],

@@ -151,8 +151,8 @@ class Leasable(Protocol):
     def lease(self, storages: Sequence[Storage], until: ExitStack) -> Callable[[], bool] | None:
         """Verify the storages, reading each byte, and keep their bytes from changing until the stack is closed.
 
-        Returns a function that tells whether nobody waits to change them; None if they cannot be kept, or if reading them
-        again takes more than reading bytes. Raises ChecksumError as `read_into` does.
+        Returns a function that returns False once a process waits to change them; None if they cannot be kept, or if reading
+        them again takes more than reading bytes. Raises ChecksumError as `read_into` does.
         """
 
 
@@ -204,6 +204,11 @@ class Storage:
         self.nbytes = nbytes
         self.where = where
         self.location = location
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the bytes are in the memory of an array of this process."""
+        return isinstance(self.key, tuple) and self.key[0] == "memory"
 
     def __repr__(self) -> str:
         return f"Storage({self.key!r}, {self.nbytes} bytes, {self.location})"

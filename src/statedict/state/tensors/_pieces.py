@@ -20,7 +20,6 @@ def pieces(leaf: Leaf, elements: int) -> Iterator[np.ndarray[Any, Any]]:
 
     A contiguous tensor in a file needs the memory of one piece. A strided or computed tensor is read completely, once.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of
     >>> [piece.tolist() for piece in pieces(leaf_of(np.arange(5)), 2)]
     [[0, 1], [2, 3], [4]]
@@ -52,7 +51,6 @@ PIECE = 4 << 20
 def row_major(array: np.ndarray[Any, Any], start: int, stop: int) -> Iterator[memoryview]:
     """Yield bytes `start … stop` of an array's elements in row-major order; of a view, a few megabytes at a time.
 
-    >>> import numpy as np
     >>> [piece.tolist() for piece in row_major(np.array([[1, 2], [3, 4]], "u1").T, 1, 4)]
     [[3, 2, 4]]
     """

@@ -167,7 +167,6 @@ def rows_of(values: Sequence[Any]) -> Table | None:
 def table_of(values: Sequence[Any]) -> Table | None:
     """Return the values as a table if all are leaves (of contiguous tensors, if it is to be read); None otherwise.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of
     >>> table = table_of([leaf_of(np.zeros(3)), leaf_of(np.ones(3))])
     >>> len(table), table.sizes

@@ -18,7 +18,6 @@ _MOST_WORK = 10_000
 def tied(leaves: Sequence[Leaf]) -> list[list[int]]:
     """Return groups of leaves (as indices, in order) that share elements, directly or through other leaves.
 
-    >>> import numpy as np
     >>> from statedict.state import leaf_of
     >>> whole = np.zeros(6)
     >>> tied([leaf_of(view) for view in (whole[:3], whole[3:], whole[2:4], np.zeros(6))])

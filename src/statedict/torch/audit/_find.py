@@ -48,11 +48,11 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[AuditFin
         *_buffers(tree),
         *_shared(tree),
         *_without_elements(tree),
-        *_untrained(tree, _together(optimizer)),
+        *_untrained(tree, _listed(optimizer)),
     ]
 
 
-def _together(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
+def _listed(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizer is None:
         return []
     several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
@@ -87,8 +87,8 @@ def _names(tree: Tree) -> Iterator[AuditFinding]:
 def _buffers(tree: Tree) -> Iterator[AuditFinding]:
     for path, buffer in tree.buffers:
         name = path.rpartition(".")[2]
-        if path in tree.passing:
-            yield finding("passing buffer", path, f'self.register_buffer("{name}", {name})')
+        if path in tree.non_persistent:
+            yield finding("non-persistent buffer", path, f'self.register_buffer("{name}", {name})')
         if buffer.requires_grad:
             yield finding("buffer with gradient", path, f"self.{name} = torch.nn.Parameter({name})")
 

@@ -14,7 +14,7 @@ Kind = Literal[
     "plain tensor",
     "hidden parameter",
     "hidden module",
-    "passing buffer",
+    "non-persistent buffer",
     "buffer with gradient",
     "tied",
     "overlapping",
@@ -40,6 +40,7 @@ class AuditFinding:
         why: the consequence.
         fix: code to paste into the constructor of the module that owns it (`self`), or where `model` and `optimizer` are
             defined.
+
     >>> import torch, statedict
     >>> model = torch.nn.Linear(2, 2)
     >>> model.scale = torch.ones(2)
@@ -66,7 +67,7 @@ _WHY: dict[Kind, str] = {
     "plain tensor": "a plain tensor attribute is not in state_dict(), and does not move with the model",
     "hidden parameter": "a parameter that is not registered is not saved, moved or trained",
     "hidden module": "a module that is not registered is not saved or moved, and its parameters are not trained",
-    "passing buffer": "a buffer with persistent=False is not saved: after loading it has the value from the constructor",
+    "non-persistent buffer": "a buffer with persistent=False is not saved: a load leaves its value from the constructor",
     "buffer with gradient": "a buffer that requires grad is not in parameters(), so no optimizer trains it",
     "tied": "one parameter under several names ({names}): it is saved under each, and different values cannot be loaded",
     "overlapping": "shares memory with {other} without being the same parameter: training one changes the other",

@@ -17,7 +17,7 @@ class Tree:
     Attributes:
         modules: (path, module).
         parameters, buffers: (path, tensor).
-        passing: paths of non-persistent buffers.
+        non_persistent: paths of non-persistent buffers.
         tied: paths of each tensor that is registered several times.
         shared: paths of each module that is registered several times.
         endless: paths at which a module contains itself.
@@ -27,7 +27,7 @@ class Tree:
     modules: list[tuple[str, torch.nn.Module]] = field(default_factory=list)
     parameters: Named = field(default_factory=list)
     buffers: Named = field(default_factory=list)
-    passing: set[str] = field(default_factory=set)
+    non_persistent: set[str] = field(default_factory=set)
     tied: list[list[str]] = field(default_factory=list)
     shared: list[list[str]] = field(default_factory=list)
     endless: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def _children(tree: Tree, path: str, module: torch.nn.Module) -> Iterator[tuple[
 
 
 def _note_tensors(tree: Tree, path: str, module: torch.nn.Module, tensors: dict[int, list[str]]) -> None:
-    passing: set[str] = getattr(module, "_non_persistent_buffers_set", set())
+    non_persistent: set[str] = getattr(module, "_non_persistent_buffers_set", set())
     for found, registered in ((tree.parameters, module._parameters), (tree.buffers, module._buffers)):
         for name, tensor in registered.items():
             if tensor is None:
@@ -80,8 +80,8 @@ def _note_tensors(tree: Tree, path: str, module: torch.nn.Module, tensors: dict[
             below = join(path, name)
             if id(tensor) not in tensors:
                 found.append((below, tensor))
-                if name in passing:
-                    tree.passing.add(below)
+                if name in non_persistent:
+                    tree.non_persistent.add(below)
             tensors.setdefault(id(tensor), []).append(below)
 
 

@@ -141,7 +141,7 @@ def _as_tensor_or_leaf(key: str, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value
     leaf = leaf_of(value) if isinstance(value, (Leaf, Compound)) or library_of(value) is not None else None
-    if isinstance(leaf, Leaf) and isinstance(leaf.storage.key, tuple) and leaf.storage.key[0] == "memory":
+    if isinstance(leaf, Leaf) and leaf.storage.is_live:
         # Live memory, possibly the model's own: viewed as a tensor, so that the copy can detect that.
         return materialize([leaf], TORCH, mapped=True, verify=False)[0]
     if leaf is not None:

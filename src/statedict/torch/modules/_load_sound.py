@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
-from statedict.state import Compound, Leaf, RowKind, Storage, Table, cast_kind, not_put_back, single_rows, table_of
+from statedict.state import Compound, Leaf, RowKind, Table, cast_kind, not_put_back, single_rows, table_of
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from ..tensors._copy_pairs import ORDINARY, addresses, alike, copy_all, failed
@@ -279,7 +279,10 @@ def are_direct(tensors: Sequence[Any], table: Table) -> bool:
     """
     return (
         all(map(_is_plain, table.used()))
-        and all(map(_is_read, {id(storage.source): storage for storage in table.single_storages()}.values()))
+        # Live memory may be that of the tensor itself.
+        and not any(
+            one.is_live for one in {id(storage.source): storage for storage in table.single_storages()}.values()
+        )
         and ORDINARY.issuperset(map(type, tensors))
         and not any(map(_NESTED, tensors))
         and {torch.strided}.issuperset(map(_LAYOUT, tensors))
@@ -299,8 +302,3 @@ def _is_plain(kind: RowKind) -> bool:
     spec, traits, location = kind
     plain = spec.dtype.kind in PLAIN_KINDS and spec.dtype in TORCH_DTYPES
     return plain and spec.is_contiguous and not (traits.conj or traits.neg) and location != "meta"
-
-
-def _is_read(storage: Storage) -> bool:
-    """Return whether the bytes are read from somewhere else: live memory may be that of the tensor itself."""
-    return not (isinstance(storage.key, tuple) and storage.key[0] == "memory")

@@ -166,7 +166,7 @@ class Arrivals:
             if lease is None:
                 return False
             held.append(lease)
-        # Who waits to change a file waits only for some time: not for a load that has not begun to write.
+        # A process that waits to change a file waits only for some time, which may end before a load that begins now does.
         return bool(held) and all(is_held() for is_held in held)
 
     def _overwrite(self, steps: Iterable[_Step]) -> None:

@@ -78,7 +78,7 @@ def _part(key: str, current: Any, value: Any, box: Box) -> Any:
 
 def _aliased(leaf: Leaf) -> Any:
     """Return a leaf of live memory as a tensor over that memory, so that a copy to itself is noticed."""
-    if is_on_meta(leaf) or not (isinstance(leaf.storage.key, tuple) and leaf.storage.key[0] == "memory"):
+    if is_on_meta(leaf) or not leaf.storage.is_live:
         return leaf
     return materialize([leaf], TORCH, mapped=True, verify=False)[0]
 

@@ -1,4 +1,4 @@
-"""Check the Outcome of a load before it becomes final, and restore an object if something fails half-way.
+"""Restore an object if a load into it fails half-way.
 
 If an exception leaves the `with` block, every attribute and container reachable from the objects has its old contents again,
 whichever code changed it (hooks and foreign loaders included).
@@ -19,9 +19,6 @@ from typing import Any
 
 import torch
 
-from statedict.errors import LoadError
-from statedict.tree import Outcome
-
 from ..modules._backup import keep
 from ..snapshots._copy_tensors import PLAIN_TYPES
 
@@ -33,18 +30,6 @@ _CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
 # Objects of these modules lead to the whole process, and are not loaded.
 _EXCLUDED = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "weakref"}
 Restore = Callable[[], None]
-Judge = Callable[[Outcome], None]
-
-
-def require_success(kind: str) -> Judge:
-    """Make a judge that raises LoadError for any error, with PyTorch's text for a load into a `kind`."""
-
-    def judge(outcome: Outcome) -> None:
-        refusal = outcome.refusal(kind)
-        if refusal is not None:
-            raise LoadError(refusal, report=outcome)
-
-    return judge
 
 
 @contextmanager

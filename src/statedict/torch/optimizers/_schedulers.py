@@ -14,10 +14,10 @@ import torch
 
 from statedict.errors import NotAStateError
 from statedict.state import Opaque, every, raw_values
-from statedict.tree import Outcome
+from statedict.tree import Judge, Outcome, refuse
 
 from ..snapshots._copy_tree import independent, values_of
-from ._rollback import Judge, require_success, unchanged_on_error
+from ._rollback import unchanged_on_error
 
 
 def read_stateful(obj: Any) -> Any:
@@ -49,7 +49,7 @@ def write_stateful(
             f"{type(obj).__qualname__} has no load_state_dict method, so nothing can be loaded into it"
         )
     outcome = _outcome(obj, state, strict)
-    (judge or require_success(type(obj).__name__))(outcome)
+    (judge or refuse(type(obj).__name__))(outcome)
     source = independent(state, verify=verify)
     with unchanged_on_error(obj, tensors=_shown(obj)):
         obj.load_state_dict(source)

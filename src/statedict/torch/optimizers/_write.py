@@ -15,7 +15,7 @@ import torch
 
 from statedict.errors import LoadError
 from statedict.state import collector_paused, leaf_of, library_of, map_tree, one_of_each_type, raw_values
-from statedict.tree import JointLoad, Outcome
+from statedict.tree import JointLoad, Judge, Outcome, refuse
 
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
@@ -24,7 +24,7 @@ from ._fit import IMPLEMENTATION, known, needed
 from ._match import is_state, match, parse
 from ._place import StatePlacement, Wanted, casts, floating, place, placed
 from ._read import overridden, slots
-from ._rollback import Judge, require_success, unchanged_on_error
+from ._rollback import unchanged_on_error
 from ._sharded_state import ShardedState
 
 
@@ -75,7 +75,7 @@ def write_optimizer(
         entries = [entry for _, entry in found.pairs]
         sharded = ShardedState(optimizer, list(zip(places, entries)), verify=verify, together=together)
         found.outcome.errors += sharded.errors
-        (judge or require_success(type(optimizer).__name__))(found.outcome)
+        (judge or refuse(type(optimizer).__name__))(found.outcome)
         _write(optimizer, groups, sharded, places, saved.others, verify)
         if together is not None:
             together.agree()

@@ -64,7 +64,6 @@ class PickleWriter:
     """The state of one `emit`.
 
     Attributes:
-        arrays: whether NumPy arrays are written as tensors.
         unusual: whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
         doubtful: the values that are written by calls, which a reader may refuse or not make.
         doubtful_bytes: the bytes of their opcodes.
@@ -81,7 +80,6 @@ class PickleWriter:
 
     store: Callable[[Leaf], Placement]
     store_all: Callable[[Table], int | None] | None
-    arrays: bool
     substitute: Callable[[Any], Any]
     unusual: bool = False
     doubtful: list[Any] = field(default_factory=list)
@@ -108,7 +106,7 @@ class PickleWriter:
         kind = type(value)
         if kind not in self.kinds:
             library = library_of(value)
-            is_value = library is not None and library.name == "numpy" and not self.arrays
+            is_value = library is not None and library.name == "numpy"
             self.kinds[kind] = None if is_value else library
         return self.kinds[kind]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from statedict.errors import SaveError
 from statedict.state import (
@@ -53,7 +53,6 @@ def emit(
     store: Callable[[Leaf], Placement],
     store_all: Callable[[Table], int | None] | None = None,
     *,
-    arrays: Literal["values", "tensors"] = "values",
     substitute: Callable[[Any], Any] = lambda value: value,
     check: Callable[[bytes, list[Any] | None], None] | None = None,
 ) -> bytes:
@@ -63,15 +62,15 @@ def emit(
     and each is passed to `store` then.
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are written as tensors:
-    directly in a StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`:
-    all of them). `substitute` returns what to write instead of an object that is not plain data (or the object itself).
-    `check` is called with the pickle and the values that a reader might refuse (None: the whole might exceed a limit),
-    if there are any. Raises SaveError for what cannot be pickled.
+    directly in a StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer. `substitute` returns
+    what to write instead of an object that is not plain data (or the object itself). `check` is called with the pickle and
+    the values that a reader might refuse (None: the whole might exceed a limit), if there are any. Raises SaveError for what
+    cannot be pickled.
 
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = PickleWriter(store, store_all, arrays == "tensors", substitute)
+    w = PickleWriter(store, store_all, substitute)
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
