@@ -76,11 +76,18 @@ class Promises:
         self.contents.setdefault(step, set()).add(self.version)
         return self.version
 
-    def end(self, step: int, version: int) -> None:
-        """A save has returned. What was saved before, or by processes that have died since, must not come back."""
+    def end(self, step: int, version: int, *, is_late: bool = False) -> None:
+        """A save has returned. What was saved before, or by processes that have died since, must not come back.
+
+        `is_late`: it ended some time ago, in the background, and a save that began after it may have replaced it since.
+        """
         self.saved.add(step)
         del self._running[version]
-        others = {other for other in self.contents[step] if other in self._running and not self._running[other].is_dead}
+        others = {
+            other
+            for other in self.contents[step]
+            if other in self._running and (not self._running[other].is_dead or (is_late and other > version))
+        }
         self.contents[step] = {version} | others | (self.contents[step] & self._meanwhile.pop(version))
         self._is_written(version)
 

@@ -226,7 +226,7 @@ class Schedule:
         if version and failed:
             self.promises.fail(version, is_written=not isinstance(error, LockedError))
         elif version:
-            self.promises.end(step, version)
+            self.promises.end(step, version, is_late=self.asynchronous)
             self._say(f"has saved version {version} as step {step}")
 
     def _resume(self, manager: CheckpointManager, at: int | None = None) -> int:
