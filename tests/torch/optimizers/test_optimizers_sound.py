@@ -590,7 +590,7 @@ KINDS = [kind for kind in KINDS if kind not in (torch.optim.Optimizer, torch.opt
 def stepping(kind, dtype, options):
     """A small model in that dtype, its optimizer, and a function that trains it for a step; None where PyTorch refuses."""
     torch.manual_seed(0)
-    model = nn.Linear(3, 2, bias=kind is not torch.optim.Muon).to(dtype)
+    model = nn.Linear(3, 2, bias=kind.__name__ != "Muon").to(dtype)
     usual = {"lr": 0.1, "momentum": 0.9} if kind is torch.optim.SGD else {}
     optimizer = kind(model.parameters(), **usual, **options)
 
