@@ -3,9 +3,9 @@
     python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
-an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME). Every
-test that passes on stock PyTorch and does not pass on this engine is run once more, both ways, and printed if the
-difference remains; the exit code is then 1. Child processes of a test use the engine too.
+an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME), which
+`tools/tiny_models.py` makes. Every test that passes on stock PyTorch and does not pass on this engine is run once more,
+both ways, and printed if the difference remains; the exit code is then 1. Child processes of a test use the engine too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
 this engine. A test without any says nothing about it.
@@ -111,10 +111,12 @@ SUITES = {
                    "test/prototype/safetensors", "test/prototype/mx_formats/test_mx_serialization.py"),
         "save or load or serializ or state_dict or safetensors or pickle or optim",
     ),
-    "skorch": Suite(".", ".", ("skorch/tests/test_net.py", "skorch/tests/callbacks/test_training.py"), STATE),
+    "skorch": Suite(".", ".", ("skorch/tests/test_net.py", "skorch/tests/callbacks/test_training.py"),
+                    "save or load_params or state_dict"),
     "stable-baselines3": Suite(".", ".", ("tests/test_save_load.py", "tests/test_callbacks.py", "tests/test_her.py",
                                           "tests/test_custom_policy.py")),
     "gpytorch": Suite(".", ".", ("test",), "pickle or state_dict or load or save or deepcopy"),
+    "diffusers-pipelines": Suite("src", ".", ("tests/pipelines",), "test_save_load_local"),
     "diffusers": Suite(
         "src", ".", (*(f"tests/pipelines/{name}" for name in PIPELINES),
                      *(f"tests/models/unets/test_models_unet_{name}.py" for name in ("1d", "2d", "2d_condition")),
