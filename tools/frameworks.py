@@ -75,23 +75,7 @@ SUITES = {
         "(save_ or load_m or loading or state_dict or mapping) and not "
         "(fsdp or merging_adapters or modules_to_save or inject)",
     ),
-    "peft-models": Suite(
-        "src", ".", ("tests/test_decoder_models.py", "tests/test_encoder_decoder_models.py",
-                     "tests/test_feature_extraction_models.py", "tests/test_seq_classifier.py",
-                     "tests/test_initialization.py"),
-        "(save_pretrained_pickle or base_model_state_dict or after_loading or key_mapping or weight_tying or "
-        "save_and_load or load_adapter or loading_multiple) and not (hub or corda or offload)",
-    ),
     "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy"),
-    "lightning-training": Suite(
-        "src", "tests/tests_pytorch",
-        ("core/test_saving.py", "loops/test_loop_state_dict.py", "models/test_restore.py",
-         "plugins/test_checkpoint_io_plugin.py", "strategies/test_common.py", "strategies/test_ddp.py",
-         "strategies/test_ddp_integration.py", "strategies/test_fsdp.py", "strategies/test_model_parallel.py",
-         "trainer/connectors/test_checkpoint_connector.py", "callbacks/test_stochastic_weight_avg.py",
-         "callbacks/test_weight_averaging.py", "callbacks/test_pruning.py"),
-        "save or load or state or checkpoint or restore or resume or ckpt or ddp",
-    ),
     "fabric": Suite(
         "src", "tests/tests_fabric", ("test_fabric.py", "test_wrappers.py", "strategies/test_ddp.py",
                                       "strategies/test_strategy.py", "utilities/test_load.py",
@@ -106,16 +90,8 @@ SUITES = {
     "transformers-peft": Suite("src", ".", ("tests/peft_integration",), "not accelerator and not hotswap"),
     "torchtitan": Suite(".", ".", ("tests/unit_tests/test_checkpoint.py", "tests/unit_tests/test_torch_checkpointing.py",
                                    "tests/unit_tests/test_dataset_checkpointing.py")),
-    "torchao": Suite(
-        ".", ".", ("test/quantization/quantize_", "test/integration/test_integration.py", "test/test_low_bit_optim.py",
-                   "test/prototype/safetensors", "test/prototype/mx_formats/test_mx_serialization.py"),
-        "save or load or serializ or state_dict or safetensors or pickle or optim",
-    ),
     "skorch": Suite(".", ".", ("skorch/tests/test_net.py", "skorch/tests/callbacks/test_training.py"),
                     "save or load_params or state_dict"),
-    "stable-baselines3": Suite(".", ".", ("tests/test_save_load.py", "tests/test_callbacks.py", "tests/test_her.py",
-                                          "tests/test_custom_policy.py")),
-    "gpytorch": Suite(".", ".", ("test",), "pickle or state_dict or load or save or deepcopy"),
     "diffusers-pipelines": Suite("src", ".", ("tests/pipelines",), "test_save_load_local"),
     "diffusers": Suite(
         "src", ".", (*(f"tests/pipelines/{name}" for name in PIPELINES),
