@@ -3,9 +3,9 @@
     python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
-an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME). Every
-test that passes on stock PyTorch and does not pass on this engine is run once more, both ways, and printed if the
-difference remains; the exit code is then 1. Child processes of a test use the engine too.
+an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME), which
+`tools/tiny_models.py` makes. Every test that passes on stock PyTorch and does not pass on this engine is run once more,
+both ways, and printed if the difference remains; the exit code is then 1. Child processes of a test use the engine too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
 this engine. A test without any says nothing about it.
@@ -75,7 +75,7 @@ SUITES = {
         "(save_ or load_m or loading or state_dict or mapping) and not "
         "(fsdp or merging_adapters or modules_to_save or inject)",
     ),
-    "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy and not ddp and not strategy"),
+    "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",), "not legacy"),
     "fabric": Suite(
         "src", "tests/tests_fabric", ("test_fabric.py", "test_wrappers.py", "strategies/test_ddp.py",
                                       "strategies/test_strategy.py", "utilities/test_load.py",
@@ -87,6 +87,12 @@ SUITES = {
         "src", ".", (*(f"tests/models/{name}/test_modeling_{name}.py" for name in FAMILIES),
                      "tests/utils/test_modeling_utils.py"), f"({STATE}) and not ({NOT_STATE})",
     ),
+    "transformers-peft": Suite("src", ".", ("tests/peft_integration",), "not accelerator and not hotswap"),
+    "torchtitan": Suite(".", ".", ("tests/unit_tests/test_checkpoint.py", "tests/unit_tests/test_torch_checkpointing.py",
+                                   "tests/unit_tests/test_dataset_checkpointing.py")),
+    "skorch": Suite(".", ".", ("skorch/tests/test_net.py", "skorch/tests/callbacks/test_training.py"),
+                    "save or load_params or state_dict"),
+    "diffusers-pipelines": Suite("src", ".", ("tests/pipelines",), "test_save_load_local"),
     "diffusers": Suite(
         "src", ".", (*(f"tests/pipelines/{name}" for name in PIPELINES),
                      *(f"tests/models/unets/test_models_unet_{name}.py" for name in ("1d", "2d", "2d_condition")),

@@ -29,7 +29,7 @@ def test_checkpoints(tmp_path):
 
 
 def test_by_epoch(tmp_path):
-    """Without `when` every epoch is saved; A trainer without it trains the same."""
+    """Without `when` every epoch is saved; a trainer without it trains the same."""
     import lightning.pytorch as pl
     from lightning.pytorch.demos.boring_classes import BoringModel
 

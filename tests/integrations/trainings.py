@@ -119,21 +119,29 @@ def lightning(directory, plugin=False, by_epoch=False, **options):
         def on_load_checkpoint(self, checkpoint):
             self.seen.load_state_dict(checkpoint["seen"])
 
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(data, 4, shuffle=not plugin)
+
+        def val_dataloader(self):
+            return DataLoader(data, 12)
+
     seed()
     module, path, data = Module(), None, Points()
     if plugin:
         data = [torch.full((4,), number / 24) for number in range(24)]
-        callback = pl.callbacks.ModelCheckpoint(directory, save_top_k=1, save_last=True)
+        callbacks = [pl.callbacks.ModelCheckpoint(directory, save_top_k=1, save_last=True)]
         options["plugins"] = [StateDictCheckpointIO()]
         found = Path(directory, "last.ckpt")
         path = found if found.exists() else None
     else:
-        callback = StateDictCheckpoint(directory, when=None if by_epoch else every(2), keep=last(2))
+        checkpoints = StateDictCheckpoint(directory, when=None if by_epoch else every(2), keep=last(2))
+        callbacks = [pl.callbacks.EMAWeightAveraging(decay=0.5), checkpoints]
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = pl.Trainer(accelerator="cpu", callbacks=[callback], **{"max_epochs": 3, **quiet, **options})
-        trainer.fit(module, DataLoader(data, 4, shuffle=not plugin), DataLoader(data, 12), ckpt_path=path)
+        trainer = pl.Trainer(accelerator="cpu", callbacks=callbacks, **{"max_epochs": 3, **quiet, **options})
+        trainer.fit(module, datamodule=Data(), ckpt_path=path)
     if plugin:
         seed()
     return outcome(module, trainer.optimizers[0], trainer.global_step, trainer.current_epoch, module.seen.total)

@@ -190,25 +190,36 @@ class _Rest:
         return found
 
     def _hooks(self, name: str, checkpoint: dict[str, Any]) -> None:
-        for each in (self._module, *filter(None, [self._trainer.datamodule])):
+        for each in (self._trainer.precision_plugin, self._module):
             getattr(each, name)(checkpoint)
         for callback in self._trainer.callbacks:
             getattr(callback, name)(self._trainer, self._module, checkpoint)
 
+    @property
+    def _offered(self) -> dict[str, Any]:
+        """What the hooks find in a checkpoint of Lightning: `WeightAveraging` reads and replaces the `state_dict`."""
+        return {
+            "epoch": self._trainer.current_epoch,
+            "global_step": self._trainer.global_step,
+            "pytorch-lightning_version": framework.__version__,
+            "state_dict": self._module.state_dict(),
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of callbacks, plugin and data module, and what the `on_save_checkpoint` hooks add."""
-        added: dict[str, Any] = {}
-        self._hooks("on_save_checkpoint", added)
+        """Return the states of callbacks, plugin and data module, and what the `on_save_checkpoint` hooks add or replace."""
+        offered = self._offered
+        checkpoint = dict(offered)
+        self._hooks("on_save_checkpoint", checkpoint)
+        added = {key: value for key, value in checkpoint.items() if value is not offered.get(key)}
         states = {name: each.state_dict() for name, each in self._named.items()}
         return {"states": {name: state for name, state in states.items() if state}, "added": added}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load each state into its object, if this training has it."""
+        """Load each state into its object, if this training has it, and call the `on_load_checkpoint` hooks."""
         for name, each in self._named.items():
             if name in state["states"]:
                 each.load_state_dict(state["states"][name])
-        if state["added"]:
-            self._hooks("on_load_checkpoint", dict(state["added"]))
+        self._hooks("on_load_checkpoint", self._offered | state["added"])
 
 
 def _positions(trainer: Any, epoch_ended: bool) -> list[tuple[Position, int]]:
