@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from statedict.files import File
@@ -44,6 +45,9 @@ DTYPE_OF = {
     "U8": "uint8",
 }
 PAIRED = "F4"
+KEYS = {"dtype", "shape", "data_offsets"}
+FACTS = itemgetter("dtype", "shape", "data_offsets")
+_INTEGERS = frozenset({int})
 # Sizes are 64-bit numbers for every other reader.
 LARGEST = 2**63 - 1
 
@@ -80,7 +84,7 @@ def read_header(file: File, limits: Limits) -> Header:
     text = file.read(LENGTH, length)
     fields = _object(text, file.name, limits)
     metadata = _metadata(fields.pop("__metadata__", {}), file.name)
-    entries = {name: _entry(name, value, file.name, limits) for name, value in fields.items()}
+    entries = _entries(fields, file.name, limits)
     _check_tiling(file, entries, LENGTH + length)
     return Header(text, entries, metadata, LENGTH + length)
 
@@ -98,14 +102,41 @@ def _metadata(found: Any, file: str) -> dict[str, str]:
     return dict(found)
 
 
-def _entry(name: str, value: Any, file: str, limits: Limits) -> HeaderEntry:
-    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise FormatError("its entry must have exactly the keys dtype, shape and data_offsets", file=file, member=name)
-    code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(code, str) or code not in DTYPE_OF:
-        raise FormatError(f"its dtype {code!r} is not supported", file=file, member=name)
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise FormatError("its shape or data_offsets is not a list of non-negative integers", file=file, member=name)
+def _entries(fields: Mapping[str, Any], file: str, limits: Limits) -> dict[str, HeaderEntry]:
+    entries = {}
+    # Many tensors have one dtype and shape, which are checked once.
+    kinds: dict[tuple[Any, ...], tuple[DType, tuple[int, ...], int]] = {}
+    for name, value in fields.items():
+        if type(value) is not dict or value.keys() != KEYS:
+            raise FormatError(
+                "its entry must have exactly the keys dtype, shape and data_offsets", file=file, member=name
+            )
+        code, given, offsets = FACTS(value)
+        if type(code) is not str or code not in DTYPE_OF:
+            raise FormatError(f"its dtype {code!r} is not supported", file=file, member=name)
+        if not _are_integers(given) or not _are_integers(offsets) or len(offsets) != 2:
+            raise _wrong_sizes(name, file)
+        key = (code, *given)
+        if key not in kinds:
+            kinds[key] = _kind(name, code, given, file, limits)
+        dtype, shape, nbytes = kinds[key]
+        start, stop = offsets
+        if not (0 <= start <= LARGEST and 0 <= stop <= LARGEST):
+            raise _wrong_sizes(name, file)
+        if stop - start != nbytes:
+            raise FormatError(
+                f"a {dtype} tensor of shape {list(shape)} has {nbytes:,} bytes, but its data_offsets span {stop - start:,}",
+                file=file,
+                member=name,
+            )
+        entries[name] = HeaderEntry(dtype, shape, start, stop)
+    return entries
+
+
+def _kind(name: str, code: str, shape: list[int], file: str, limits: Limits) -> tuple[DType, tuple[int, ...], int]:
+    """Return the dtype and shape of a tensor, and its size in bytes."""
+    if not all(0 <= size <= LARGEST for size in shape):
+        raise _wrong_sizes(name, file)
     if len(shape) > limits.dimensions:
         raise limits.exceeded("dimensions", f"a tensor of {len(shape)} dimensions").located(file=file, member=name)
     dtype = DTYPES[DTYPE_OF[code]]
@@ -113,21 +144,17 @@ def _entry(name: str, value: Any, file: str, limits: Limits) -> HeaderEntry:
         # One byte contains two elements: PyTorch's dtype is the pair.
         if not shape or shape[-1] % 2:
             raise FormatError("its 4-bit elements need an even last dimension", file=file, member=name)
-        shape[-1] //= 2
+        shape = [*shape[:-1], shape[-1] // 2]
     check_addressable(shape, dtype.itemsize, file=file, member=name)
-    start, stop = offsets
-    if stop - start != prod(shape) * dtype.itemsize:
-        raise FormatError(
-            f"a {dtype} tensor of shape {shape} has {prod(shape) * dtype.itemsize:,} bytes, "
-            f"but its data_offsets span {stop - start:,}",
-            file=file,
-            member=name,
-        )
-    return HeaderEntry(dtype, tuple(shape), start, stop)
+    return dtype, tuple(shape), prod(shape) * dtype.itemsize
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value <= LARGEST for value in values)
+def _are_integers(values: Any) -> bool:
+    return type(values) is list and _INTEGERS.issuperset(map(type, values))
+
+
+def _wrong_sizes(name: str, file: str) -> FormatError:
+    return FormatError("its shape or data_offsets is not a list of non-negative integers", file=file, member=name)
 
 
 def _check_tiling(file: File, entries: Mapping[str, HeaderEntry], end: int) -> None:
