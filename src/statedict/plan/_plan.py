@@ -301,7 +301,7 @@ def match(
         slots,
         given,
         missing=tuple(found.missing),
-        passed=tuple(Step(moved.get(name, name), offered[name]) for name in found.unexpected),
+        passed=tuple(map(Step, map(moved.get, found.unexpected, found.unexpected), map(offered.get, found.unexpected))),
         excluded=tuple(found.excluded),
         skipped=tuple(fitting.skipped),
         notes=(*notes, *found.notes, *unmatched_patterns(patterns, [*given, *offered, *slots])),

@@ -105,9 +105,7 @@ class Loading:
                 outcome.missing.append(extra)
         elif extra in local:
             outcome.unexpected.append(extra)
-        for key in local:
-            if key.startswith(prefix) and key != extra and not self._expected(module, own, key[len(prefix) :]):
-                outcome.unexpected.append(key)
+        outcome.unexpected += self._unexpected(module, own, local, prefix)
         return local
 
     def _collect(self, module: Any, own: dict[str, Any], local: Local, prefix: str) -> None:
@@ -119,13 +117,17 @@ class Loading:
                 self.outcome.missing.append(key)
                 self.absent.append((key, current, (module, name)))
 
-    def _expected(self, module: Any, own: dict[str, Any], rest: str) -> bool:
-        end = rest.find(".")
-        if end < 0:
-            return rest in own
+    def _unexpected(self, module: Any, own: dict[str, Any], local: Local, prefix: str) -> list[str]:
+        """Return the names below the module that are neither its own nor below one of its children."""
         # PyTorch expects names below a child that is None.
-        children, head = module._modules, rest[:end]
-        return head in children and not (self.rules.sound and children[head] is None)
+        children = {name for name, child in module._modules.items() if not (self.rules.sound and child is None)}
+        mine, size, found = {*own, EXTRA_STATE}, len(prefix), []
+        for key in local:
+            if key.startswith(prefix):
+                end = key.find(".", size)
+                if key[size:] not in mine if end < 0 else key[size:end] not in children:
+                    found.append(key)
+        return found
 
     # foreign code
 

@@ -86,8 +86,9 @@ def _votes(missing: list[str], unexpected: Collection[str]) -> list[Rule]:
     """Return the rules with the most votes of some missing names."""
     voters = missing[:: max(len(missing) // _VOTERS, 1)]
     tails: dict[str, list[str]] = {tail: [] for name in voters for _, tail in cuts(name)}
+    lasts = {name.rpartition(".")[2] for name in voters}
     for name in unexpected:
-        for _, tail in cuts(name):
+        for _, tail in cuts(name) if name[name.rfind(".") + 1 :] in lasts else ():
             if tail in tails and len(tails[tail]) < 8:  # more would not change the result
                 tails[tail].append(name)
     votes: Counter[Rule] = Counter()

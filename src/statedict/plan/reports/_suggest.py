@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -193,10 +192,13 @@ def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) ->
 
 def _unloaded(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:
     """Return, for each name, the highest module above it into which nothing was loaded, or the name itself."""
-    shared = {head for name in loaded for head, _ in cuts(name)} if names else set()
-    above = cache(lambda module: next((head for head, _ in cuts(f"{module}.") if head and head not in shared), ""))
+    shared = {"", *(head for name in loaded for head, _ in cuts(name))} if names else set()
     for name in names:
-        yield above(name.rpartition(".")[0]) or name
+        # A call of `cuts` for each of 100,000 names takes three times as long.
+        place = name.find(".")
+        while place >= 0 and name[:place] in shared:
+            place = name.find(".", place + 1)
+        yield name if place < 0 else name[:place]
 
 
 def _suggest_match(report: LoadReport, attempt: Attempt) -> list[Suggestion]:
