@@ -301,7 +301,9 @@ def match(
         slots,
         given,
         missing=tuple(found.missing),
-        passed=tuple(map(Step, map(moved.get, found.unexpected, found.unexpected), map(offered.get, found.unexpected))),
+        passed=tuple(
+            map(Step, map(moved.get, found.unexpected, found.unexpected), map(offered.__getitem__, found.unexpected))
+        ),
         excluded=tuple(found.excluded),
         skipped=tuple(fitting.skipped),
         notes=(*notes, *found.notes, *unmatched_patterns(patterns, [*given, *offered, *slots])),
