@@ -146,6 +146,16 @@ def test_sharded_tensors_of_other_objects_are_refused_at_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_values_that_only_one_rank_has_are_saved(tmp_path):
+    """Of the buffers that several ranks have, those of the first are; a value of different kinds is refused by name."""
+    (answers,) = ranks(tmp_path / "run", "stages:plain:2")
+    for answer in answers:
+        told = answer.pop("told")
+        assert answer == {"stage0.running_mean": [1, 1], "before.deep": [1], "stage1.running_mean": [2, 2]}
+        assert "'param_groups.0.lr' is of different kinds on ranks 0 and 1" in told
+
+
+@pytest.mark.slow
 def test_four_ranks_save_and_two_resume(tmp_path):
     """DDP's model is saved once, by its bare names; asynchronous saves are waited for, and need no second way."""
     directory = tmp_path / "run"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.training.objects import Counter
 
+import statedict
 from statedict import CheckpointManager
 from statedict.errors import LoadError, UnknownNameError
 
@@ -32,6 +33,18 @@ def gan(seed):
     for optimizer in optimizers:
         optimizer.step()
     return {"models": models, "optimizers": optimizers}
+
+
+def test_an_optimizer_has_the_names_of_the_model_with_most_of_its_parameters(tmp_path):
+    """Not those of the first model that shares a module with it."""
+    shared = torch.nn.Linear(2, 2)
+    second = torch.nn.ModuleDict({"own": torch.nn.Linear(2, 2), "shared": shared})
+    optimizer = torch.optim.SGD(second.parameters(), lr=0.1)
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(0, first=torch.nn.Sequential(shared), second=second, optimizer=optimizer)
+        manager.resume(second=second, optimizer=optimizer)
+    (group,) = statedict.load(manager.latest.path / "optimizer.pt")["param_groups"]
+    assert group["param_names"] == ["own.weight", "own.bias", "shared.weight", "shared.bias"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from statedict.errors import SaveError
 from statedict.files import Part
 from statedict.formats.torch_archive import torch_parts
 from statedict.state import map_tree
@@ -20,7 +22,7 @@ from ._sharded import RankState, ranks
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
-    from torch.distributed.checkpoint.planner import SavePlan, WriteItem
+    from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 
 METADATA = ".metadata"
 
@@ -31,6 +33,7 @@ class RankPart:
     Attributes:
         tree: the values: those of the state, or copies of them.
         frozen: the names of the parameters that are not trained.
+        copies: the names of values of which every rank has its own.
         made: the parts of a file that were made of a tensor, by its item. They can be written again while the tensor is the
             same, whatever its elements: an asynchronous save overwrites the copies of the save before. To make them takes
             0.3 ms for each tensor, during which the training's thread cannot run.
@@ -46,6 +49,7 @@ class RankPart:
         live = self._rename(map_tree(state.live, _detached))
         self._planner.set_up_planner(live, is_coordinator=ranks()[0] == 0)
         self._items = frozenset(self._planner.state_dict)
+        self.copies = frozenset(self._rename(dict.fromkeys(state.copies)) if state.copies else ())
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
         self.show(state, state.tree)
@@ -136,11 +140,42 @@ class Stored(NamedTuple):
     nbytes: int
 
 
-def join_plans(plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-    """Return what each rank writes of the items that the ranks have, each of them once, and the metadata of all."""
+def join_plans(plans: Sequence[SavePlan], copies: Sequence[Collection[str]]) -> tuple[list[SavePlan], Metadata]:
+    """Return what each rank writes of the items that the ranks have, each of them once, and the metadata of all.
+
+    `copies`: the names of values of which each rank has its own. Those of the first rank that has the name are written.
+    Raises SaveError if the items of the ranks do not belong together.
+    """
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
-    return DefaultSavePlanner().create_global_plan(list(plans))
+    wanted: list[SavePlan] = []
+    taken: set[str] = set()
+    for plan, own in zip(plans, copies):
+        dropped = taken.intersection(own)
+        # The first step of an item's path is the name in the state: extra state can have many items.
+        items = [item for item in plan.items if plan.planner_data[item.index.fqn][0] not in dropped]
+        wanted.append(replace(plan, items=items))
+        taken.update(own)
+    try:
+        return DefaultSavePlanner().create_global_plan(wanted)
+    except (AssertionError, ValueError) as error:
+        raise SaveError(
+            _conflict(wanted) or f"the ranks have values that are not parts of one state: {error}"
+        ) from error
+
+
+def _conflict(plans: Sequence[SavePlan]) -> str | None:
+    """Which value is a tensor on some ranks and not on others, as a message."""
+    first: dict[str, tuple[int, WriteItemType]] = {}
+    for rank, plan in enumerate(plans):
+        for item in plan.items:
+            before, kind = first.setdefault(item.index.fqn, (rank, item.type))
+            if kind != item.type:
+                return (
+                    f"{item.index.fqn!r} is of different kinds on ranks {before} and {rank} (a tensor, a sharded tensor, or "
+                    "another value): all ranks must save it in the same way"
+                )
+    return None
 
 
 def dump_metadata(metadata: Metadata, stored: Sequence[Stored]) -> bytes:

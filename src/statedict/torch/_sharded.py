@@ -9,7 +9,8 @@ The caller's engine reads the state, as for one process. Only modules with flat 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -67,6 +68,7 @@ class RankState(NamedTuple):
         tree: the same with the local tensor of each DTensor, and the local shards of each ShardedTensor, by their offsets.
         shardings: what is missing there: the mesh, placements, shape and dtype of each of them.
         frozen: the names of the parameters that are not trained.
+        copies: the names of values of which every rank has its own (see `_copies`).
         is_renamed: whether the names are the full ones already.
     """
 
@@ -76,6 +78,7 @@ class RankState(NamedTuple):
     tree: Mapping[Any, Any]
     shardings: list[Any]
     frozen: frozenset[str]
+    copies: frozenset[str]
     is_renamed: bool
 
     @property
@@ -83,7 +86,7 @@ class RankState(NamedTuple):
         """What the items of the state depend on, besides the form of `tree`. It keeps no object alive."""
         groups = self.tree["param_groups"] if isinstance(self.obj, torch.optim.Optimizer) else ()
         named = [(group["params"], group.get("param_names")) for group in groups]
-        return ref(self.obj), None if self.model is None else ref(self.model), self.shardings, named
+        return ref(self.obj), None if self.model is None else ref(self.model), self.shardings, named, self.copies
 
     def renaming(self) -> Callable[[Any], dict[str, Any]]:
         """Return a function that gives a tree of this form the full parameter names, without those of wrappers."""
@@ -112,18 +115,17 @@ def rank_state(obj: Any, model: Any, read: Read) -> RankState:
     live = read(obj, model) if flat is None else flat
     if isinstance(live, StateDict):
         live = raw_values(live)
+    frozen = copies = frozenset[str]()
     if not isinstance(obj, torch.nn.Module):
         tree, shardings = _local(live)
-        frozen = frozenset[str]()
     elif {torch.nn.Parameter}.issuperset(map(type, live.values())):
         # The usual case, in which each loop costs as much as the copies of small tensors.
         tree, shardings = live, []
         frozen = frozenset() if all(map(_REQUIRES_GRAD, live.values())) else _frozen_names(obj, tree)
     else:
-        live = _without_copies(live, obj) if ranks()[0] else live
         tree, shardings = _local(live)
-        frozen = _frozen_names(obj, tree)
-    return RankState(obj, model, live, tree, shardings, frozen, flat is not None)
+        frozen, copies = _frozen_names(obj, tree), _copies(live, obj)
+    return RankState(obj, model, live, tree, shardings, frozen, copies, flat is not None)
 
 
 def _of_flat_parameters(obj: Any, model: Any) -> dict[str, Any] | None:
@@ -144,18 +146,18 @@ def _of_flat_parameters(obj: Any, model: Any) -> dict[str, Any] | None:
     return {**found, "state": {}} if is_new else cast("dict[str, Any]", found)
 
 
-def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
-    """The state without buffers and other values that every rank has: those of rank 0 are saved.
+def _copies(state: Mapping[str, Any], module: torch.nn.Module) -> frozenset[str]:
+    """The names of buffers and other values of which every rank has its own: those of the first rank are saved.
 
     PyTorch would save those of any rank. They can differ: the running statistics of batch normalisation are those of a
     rank's own batches, and DDP continues with those of rank 0.
     """
     parameters = {parameter.data_ptr() for parameter in module.parameters() if not is_sharded(parameter)}
-    return {
-        name: value
+    return frozenset(
+        name
         for name, value in state.items()
-        if isinstance(value, torch.Tensor) and (_is_sharded(value) or value.data_ptr() in parameters)
-    }
+        if not (isinstance(value, torch.Tensor) and (_is_sharded(value) or value.data_ptr() in parameters))
+    )
 
 
 def _local(live: Any) -> tuple[Any, list[Any]]:
@@ -207,11 +209,23 @@ def _places(value: Any) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor)]
 
 
-def _full_names(module: torch.nn.Module, names: Mapping[str, Any]) -> dict[Any, str]:
+def _full_names(module: torch.nn.Module, names: Iterable[str]) -> dict[Any, str]:
     """Return the names in a module's state without those of wrappers, as PyTorch finds them."""
+    return {name: _full_name(module, name) for name in names}
+
+
+def _full_name(module: torch.nn.Module, name: str) -> str:
     from torch.distributed.checkpoint.state_dict import _get_fqns
 
-    return {name: next(iter(_get_fqns(module, name))) for name in names}
+    # A hook can give a value a name at which the module has nothing. PyTorch refuses that; here the modules above it count.
+    with suppress(AttributeError, AssertionError):
+        return next(iter(_get_fqns(module, name)))
+    steps = name.split(".")
+    for end in range(len(steps) - 1, 0, -1):
+        with suppress(AttributeError, AssertionError):
+            attribute = next(iter(_get_fqns(module, ".".join([*steps[:end], "training"]))))
+            return attribute.removesuffix("training") + ".".join(steps[end:])
+    return name
 
 
 def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

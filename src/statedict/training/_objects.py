@@ -248,12 +248,15 @@ def reader(*, copied: bool) -> Callable[[Any, Any], Any]:
 
 
 def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:
-    """The object that has the optimizer's parameters, and so their names."""
+    """The object that has most of the optimizer's parameters, and so their names."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for value in objects.values():
-        if callable(getattr(value, "named_parameters", None)) and any(id(p) in held for p in value.parameters()):
-            return value
-    return None
+    found = {
+        name: len(held.intersection(map(id, value.parameters())))
+        for name, value in objects.items()
+        if callable(getattr(value, "named_parameters", None))
+    }
+    first = max(found, key=found.__getitem__, default=None)
+    return objects[first] if first is not None and found[first] else None
 
 
 def owner_of(value: Any, objects: Mapping[str, Any]) -> Any | None:

@@ -34,6 +34,11 @@ TENSOR = leaf_of(np.zeros(()))
 LAYOUTS = {
     "a state dict": (state(), [""], ""),
     "a state dict with extra state": (state() | {"_extra_state": {"scale": 1}}, [""], ""),
+    "a state dict with tensors as extra state": (
+        state() | {"0._extra_state": {"scale": 1, "history": TENSOR}},
+        [""],
+        "",
+    ),
     "an empty one": ({}, [""], ""),
     "parameter groups without a state": (state() | {"param_groups": [1]}, [""], ""),
     "the same inside": ({"model": state() | {"param_groups": [1]}, "optim": optimizer()}, ["model", "optim"], "model"),

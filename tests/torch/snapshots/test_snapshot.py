@@ -559,6 +559,17 @@ def test_an_optimizers_state_is_taken_again(monkeypatch, has_guards):
             assert tree["state"][0]["exp_avg"] is not later["state"][0]["exp_avg"]
 
 
+def test_a_state_with_parameters_and_buffers_of_one_shape_is_taken_again():
+    """Trained and frozen parameters and buffers are of different kinds, and their copies of one."""
+    norm = torch.nn.BatchNorm1d(3)
+    norm.bias.requires_grad_(False)
+    state = dict(norm.named_parameters()) | dict(norm.named_buffers())
+    tree, memory = take(state)
+    norm.running_mean += 2
+    assert memory.refill(state)
+    assert tree["running_mean"].tolist() == [2, 2, 2]
+
+
 def test_a_state_with_tensors_without_elements_is_taken_again():
     """A rank may have no elements of a sharded tensor; that is no reason to copy its state anew."""
     tree, memory = take({"w": torch.ones(2), "a": torch.zeros(0, 3), "b": torch.zeros(0, 3)})

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from tests.training.objects import Counter
 from tests.training.ranks.trained import Fails, numbers, step, training, whole
 
+import statedict
 from statedict import CheckpointManager, last
 from statedict.errors import StateDictError
 
@@ -143,6 +144,37 @@ def broken(kind, size, directory):
     mine = {"counter": counter} if dist.get_rank() == 0 else {}
     CheckpointManager(directory).resume(model=model, **mine)
     return {"told": told, "count": counter.count}
+
+
+class Stage(torch.nn.Module):
+    """A part of a model that only one rank has, and a part that all have; a hook renames a buffer."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.add_module(f"stage{rank}", torch.nn.BatchNorm1d(2))
+        self.all = torch.nn.BatchNorm1d(1)
+        for norm in self.children():
+            norm.running_mean.fill_(rank + 1)
+        self._register_state_dict_hook(self._renamed)
+
+    @staticmethod
+    def _renamed(module, state, prefix, metadata):
+        state[f"{prefix}before.deep"] = state.pop(f"{prefix}all.running_mean")
+
+
+def stages(kind, size, directory):
+    """The running means in a checkpoint of other parts on each rank; what is told of a value that differs in kind."""
+    rank = dist.get_rank()
+    model = torch.nn.parallel.DistributedDataParallel(Stage(rank), init_sync=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1) if rank else 0.1)
+    with CheckpointManager(directory) as manager:
+        manager.save(0, model=model)
+        try:
+            manager.save(1, model=model, optimizer=optimizer)
+        except StateDictError as error:
+            told = str(error)
+    saved = statedict.load(manager.latest.path / "model")
+    return {n: v.tolist() for n, v in saved.items() if "mean" in n or "deep" in n} | {"told": told}
 
 
 def part(kind, size, directory):

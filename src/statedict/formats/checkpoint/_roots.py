@@ -2,8 +2,9 @@
 
 A *root* is one of:
 
-- a mapping with string keys in which at least half of the values are tensors and no value is a state itself, or which
-  has the `_metadata` of PyTorch's `state_dict`; it may be of an unknown class, as far as the file lists its items;
+- a mapping with string keys in which at least half of the values are tensors and no value is a state itself (except the
+  extra state of a module), or which has the `_metadata` of PyTorch's `state_dict`; it may be of an unknown class, as far
+  as the file lists its items;
 - a module that was saved whole;
 - an optimizer state: a mapping with `state` and `param_groups`;
 - an empty mapping that is the file itself.
@@ -27,6 +28,8 @@ from ..storages._describe import step_of
 
 T = TypeVar("T")
 
+# What a module's `get_extra_state` returned, in the module's state.
+EXTRA_STATE = "_extra_state"
 # The parts of a checkpoint are within a few levels; deeper trees are user data.
 DEEPEST = 6
 
@@ -86,7 +89,8 @@ def _as_root(value: Any) -> StateDict | None:
         return _flat(mapping)
     metadata = _metadata(value)
     kinds = {type(part) for part in _of_each_type(mapping) if not is_tensor(part)}
-    if metadata is None and kinds and any(holds_state(part) for part in mapping.values() if type(part) in kinds):
+    others = (part for name, part in mapping.items() if type(part) in kinds and not name.endswith(EXTRA_STATE))
+    if metadata is None and kinds and any(map(holds_state, others)):
         return None
     # The keys are known to be strings.
     return StateDict.adopt(dict(mapping), None if metadata is None else OrderedDict(metadata))

@@ -178,7 +178,7 @@ def remember(tree: Any, copy: Any) -> Memory | None:
     if kinds is None or kinds_made is None or not all(map(_is_dense, kinds.kinds)):
         return None
     # A tensor that overlaps itself can also fill its memory; its copy does not overlap, and has other strides.
-    if kinds_made.which != kinds.which or [k.strides for k in kinds_made.kinds] != [k.strides for k in kinds.kinds]:
+    if _strides(kinds_made) != _strides(kinds):
         return None
     if not _are_apart(tensors, addresses(tensors), _sizes(kinds)):
         return None
@@ -234,6 +234,11 @@ def _are_apart(tensors: Sequence[torch.Tensor], places: Sequence[int], sizes: Se
     """
     tensors, places = list(compress(tensors, sizes)), list(compress(places, sizes))
     return 0 not in places and not any(map(_OFFSET, tensors)) and not overlap(places, list(filter(None, sizes)))
+
+
+def _strides(kinds: Kinds) -> list[tuple[int, ...]]:
+    """Return the strides of each tensor. A Parameter and a buffer are of different kinds, and their copies of the same."""
+    return [kinds.kinds[n].strides for n in kinds.which]
 
 
 def _sizes(kinds: Kinds) -> list[int]:

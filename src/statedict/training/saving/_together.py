@@ -107,6 +107,7 @@ class Offer(NamedTuple):
         number, step: of the save.
         agreed: the number of the earlier save whose items it can use again, or None.
         plans: the items of each object; None if they are those of that save.
+        copies: the names of values in each object of which every rank has its own.
         has_frozen: whether some of them are not trained.
     """
 
@@ -114,6 +115,7 @@ class Offer(NamedTuple):
     step: int
     agreed: int | None
     plans: Mapping[str, Plan]
+    copies: Mapping[str, frozenset[str]]
     has_frozen: bool
 
 
@@ -221,8 +223,11 @@ class SaveOfRanks:
     def _offer(self, content: RankContent) -> Offer:
         parts, agreed = content.parts.of, content.parts.agreed
         plans = {name: part.plan() if agreed is None else None for name, part in parts.items()}
+        copies = {name: part.copies for name, part in parts.items() if agreed is None}
         has_frozen = any(part.frozen for part in parts.values())
-        return Offer(self._number, content.own.step, None if agreed is None else agreed.number, plans, has_frozen)
+        return Offer(
+            self._number, content.own.step, None if agreed is None else agreed.number, plans, copies, has_frozen
+        )
 
     def _decided(self, parts: RankParts, offers: list[Offer]) -> list[Task]:
         newest = max(offer.number for offer in offers)
@@ -244,7 +249,10 @@ class SaveOfRanks:
         """Plan what each rank writes."""
         from statedict.torch import join_plans
 
-        joined = {name: join_plans([offer.plans[name] for offer in offers]) for name in offers[0].plans}
+        joined = {
+            name: join_plans([offer.plans[name] for offer in offers], [offer.copies[name] for offer in offers])
+            for name in offers[0].plans
+        }
         self._metadata = {name: metadata for name, (_, metadata) in joined.items()}
         return [{name: plans[rank] for name, (plans, _) in joined.items()} for rank in range(len(offers))]
 
