@@ -393,12 +393,13 @@ def layers_of(names, shapes=((8, 8), (8, 8))):
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        (("attn.query", "attn.value"), ("attn.q", "attn.k")),  # the keys and the values are missing
+        (("attn.query", "attn.value"), ("attn.q", "attn.k")),  # one side has no keys, the other no values
+        (("attn.query", "attn.value"), ("attn.q", "attn.to_out")),
         (("net.linear1", "net.c_proj"), ("net.linear2", "net.up")),
     ],
 )
 def test_a_pair_that_others_or_its_words_contradict_is_not_certain(source, target):
-    """Queries, keys and values are not the same; and what is left after a doubtful pair is as doubtful."""
+    """The projections of an attention differ; and what is left after a doubtful pair is as doubtful."""
     steps = infer(layers_of(target), layers_of(source)).steps
     last = f".{source[1]}.weight"
     assert [step.certain for step in steps if step.source.endswith(last)] == [False, False]
