@@ -221,8 +221,13 @@ class System:
     def write_uncached(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         """Write, and, if the system can, have the disk begin at once and the bytes leave the page cache when it has them."""
         if hasattr(os, "RWF_SYNC"):
-            with suppress(OSError):
+            try:
                 done: int = posix.pwritev(fd, buffers, offset, RWF_DONTCACHE)
+            except OSError as error:
+                # Others are raised: a signal handler's TimeoutError is an OSError, too.
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+            else:
                 return done
         return self.write(fd, buffers, offset)
 

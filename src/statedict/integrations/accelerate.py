@@ -36,6 +36,7 @@ class AcceleratorCheckpoints(CheckpointManager):
     it.
 
     >>> import tempfile, torch
+    >>> from accelerate import Accelerator
     >>> def training():
     ...     accelerator = Accelerator(cpu=True, project_dir=project)
     ...     model = accelerator.prepare(torch.nn.Linear(2, 1))

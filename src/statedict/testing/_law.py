@@ -34,8 +34,11 @@ def law(check: Callable[[Suite], Iterator[str]]) -> Callable[[Suite], None]:
     ...     def test_numbers_are_even(self):
     ...         "Every number is even."
     ...         yield from (f"{n} is odd" for n in (2, 3) if n % 2)
-    >>> list(broken(Suite(), "test_numbers_are_even"))
-    ['3 is odd']
+    >>> Suite().test_numbers_are_even()
+    Traceback (most recent call last):
+        ...
+    Failed: Every number is even.
+      3 is odd
     """
 
     @wraps(check)

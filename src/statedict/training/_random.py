@@ -20,7 +20,8 @@ from ._run import inside
 def read() -> dict[str, Any]:
     """Return the state of every global random generator, as plain values and arrays. Partner of `write_random`.
 
-    >>> sorted(read())[:2]
+    >>> from statedict.training import read_random
+    >>> sorted(read_random())[:2]
     ['numpy', 'python']
     """
     state: dict[str, Any] = {"python": random.getstate()}
@@ -37,9 +38,10 @@ def write(state: dict[str, Any]) -> None:
     """Restore the generators. Partner of `read_random`. Raises ValueError if a state does not fit its generator.
 
     >>> import random
-    >>> state = read()
+    >>> from statedict.training import read_random, write_random
+    >>> state = read_random()
     >>> first = random.random()
-    >>> write(state)
+    >>> write_random(state)
     >>> random.random() == first
     True
     """

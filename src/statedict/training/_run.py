@@ -58,7 +58,7 @@ class Draft(Protocol):
         """Make `name` the same as a file of another checkpoint, without its bytes; return False if that is impossible."""
 
     def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
-        """Return the facts of all files; `uploaded` are those of all ranks."""
+        """Return the facts of all files that are there; `uploaded` are those that all ranks have written."""
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest and make the checkpoint visible, in one step. It replaces one of the same step.

@@ -383,3 +383,23 @@ def test_the_text_of_an_inference():
     ]
     long = "x" * 300
     assert str(infer({"w": np.ones(2)}, {f"{long}.w": np.ones(2)})).splitlines()[-1] == f"  {long}.{{*p}} -> {{*p}}"
+
+
+def layers_of(names, shapes=((8, 8), (8, 8))):
+    """Two layers of matrices with these names."""
+    return {f"h.{n}.{name}.weight": np.zeros(shape) for n in range(2) for name, shape in zip(names, shapes)}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (("attn.query", "attn.value"), ("attn.q", "attn.k")),  # one side has no keys, the other no values
+        (("attn.query", "attn.value"), ("attn.q", "attn.to_out")),
+        (("net.linear1", "net.c_proj"), ("net.linear2", "net.up")),
+    ],
+)
+def test_a_pair_that_others_or_its_words_contradict_is_not_certain(source, target):
+    """The projections of an attention differ; and what is left after a doubtful pair is as doubtful."""
+    steps = infer(layers_of(target), layers_of(source)).steps
+    last = f".{source[1]}.weight"
+    assert [step.certain for step in steps if step.source.endswith(last)] == [False, False]

@@ -5,6 +5,7 @@ import torch
 from tests.training.objects import Value, computed_facts
 
 from statedict import CheckpointManager
+from statedict.errors import SaveError
 from statedict.training.saving import _frozen
 
 
@@ -38,3 +39,19 @@ def test_the_manifest_has_the_checksums_of_the_files(tmp_path, monkeypatch, wher
         manifest = manager._run.manifest(saved.path)
         assert manifest.files == computed_facts(saved.path)
         assert {"optimizer.pt", "value.pt", "values.pt", "random.pt", "model-00002-of-00002.pt"} <= {*manifest.files}
+
+
+@pytest.mark.parametrize(
+    "lost", [{"value.pt"}, {"model-00001-of-00002.pt"}, {"value.pt", "model-00002-of-00002.pt"}], ids=len
+)
+def test_a_save_whose_files_are_deleted_meanwhile_fails(tmp_path, monkeypatch, lost):
+    """A manifest without one of the files written is not written, be it one of several shards; nothing is left behind."""
+    from statedict.training.run_directory import _run
+
+    monkeypatch.setattr(_frozen, "WORTH_SHARING", 1)
+    listed = _run.relative
+    monkeypatch.setattr(_run, "relative", lambda path: [name for name in listed(path) if name not in lost])
+    text = ", ".join(map(repr, sorted(lost))) + " (was|were) deleted by another program"
+    with CheckpointManager(tmp_path, random=False) as manager, pytest.raises(SaveError, match=text):
+        manager.save(1, **training())
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}

@@ -19,6 +19,7 @@ from ._words import alike, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
+_PROJECTIONS = ("query", "key", "value", "output")
 
 
 def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool) -> set[Pair]:
@@ -82,9 +83,12 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
 
 
 def _crossed(pair: Pair) -> bool:
-    """Whether only one of two names is that of a bias."""
+    """Whether only one of two names is that of a bias, or they name different projections of an attention."""
     one, other = (any(alike(word, "bias") == 1 for word in words(name)[-1:]) for name in pair)
-    return one != other
+    ours, theirs = (
+        {which for which in _PROJECTIONS for word in words(name)[-3:] if alike(word, which) >= 0.8} for name in pair
+    )
+    return one != other or bool(ours and theirs and not ours & theirs)
 
 
 def _equal_layers(

@@ -16,12 +16,24 @@ from ..names._parts import WeightPart, notes_on_parts, parts_of
 from ..names._wrappers import bare, pair
 from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
-from ._consistent import contradicted
+from ._consistent import Pair, contradicted
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
 from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, numbers, pattern
 from ._operations import operation
-from ._reasons import CONTRARY, NOT_TURNED, OTHER_SHAPE, SAME_NAME, TOWERS, TURNED, UNEVEN, UNMERGED, UNWRAPPED, Reason
+from ._reasons import (
+    CONTRARY,
+    LAST,
+    NOT_TURNED,
+    OTHER_SHAPE,
+    SAME_NAME,
+    TOWERS,
+    TURNED,
+    UNEVEN,
+    UNMERGED,
+    UNWRAPPED,
+    Reason,
+)
 from ._rules import Converted, key_map
 from ._square import squares
 from ._towers import towers, untold
@@ -159,6 +171,7 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
         (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
     ]
     contrary = contradicted(certain, sides, complete=rivals == [[], []])
+    contrary |= _after(contrary, matches, sides[0])
 
     def doubted(match: Matched) -> Matched:
         if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):
@@ -172,6 +185,17 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
         return match if certain else match._replace(reason=UNEVEN)
 
     return list(map(doubted, matches))
+
+
+def _after(contrary: set[Pair], matches: Iterable[Matched], shapes: Shapes) -> set[Pair]:
+    """Return the pairs that were the only remaining ones, of several in one module, after a contrary pair had been made."""
+
+    def place(old: str, new: str) -> tuple[object, ...]:
+        return (*(tuple(name.split(".")[:-2]) for name in (old, new)), shapes[old])
+
+    places = {place(*pair) for pair in contrary}
+    last = ((match.sources[0], match.targets[0]) for match in matches if match.reason is LAST)
+    return {pair for pair in last if place(*pair) in places}
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:

@@ -114,23 +114,24 @@ def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, m
                 meter(draft.uploaded[objects[name]].nbytes)
             else:
                 shards[name] = _frozen.write(draft, stems[name], parts, donor, meter)
-    manifest = Manifest(
+    uploaded = [draft.uploaded, *others.uploaded]
+    found = draft.files(uploaded)
+    if lost := set().union(*uploaded) - found.keys():
+        raise SaveError(
+            f"{draft.place}: {', '.join(map(repr, sorted(lost)))} {'were' if len(lost) > 1 else 'was'} deleted by another "
+            "program while the checkpoint was written"
+        )
+    return Manifest(
         step=content.step,
         time=_clock.now(),
         metrics=content.metrics,
         values=content.values,
         objects=objects,
-        files=draft.files([draft.uploaded, *others.uploaded]),
+        files=found,
         versions=_versions(),
         shards=shards,
         keep=content.keep,
     )
-    if manifest.without_files():
-        lost = ", ".join(map(repr, manifest.without_files()))
-        raise SaveError(
-            f"{draft.place}: the files of {lost} were deleted by another program while the checkpoint was written"
-        )
-    return manifest
 
 
 def write_state(state: Any, draft: Draft, name: str) -> None:
