@@ -11,6 +11,9 @@ from statedict.errors import LoadError, NotAStateError
 from statedict.state import Opaque, leaf_of
 from statedict.torch.optimizers._schedulers import read_stateful, write_stateful
 
+# PyTorch 2.7's SequentialLR calls `step` in a way that it warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
+
 
 class Decay:
     """A callable object, whose settings LambdaLR and CyclicLR save."""

@@ -8,7 +8,8 @@ opcodes that PyTorch supports (those of protocol 2): the ones that create plain 
 ten that could do harm. A global is looked up in PyTorch's list (`torch.serialization.add_safe_globals` extends it) and never
 imported; only what is on the list is called, instantiated or given a state; only lists and dicts are filled. The list itself
 is PyTorch's, so what another part of the program has allowed is allowed here, too. It includes classes that allocate
-memory of any size when called, and `Tensor.set_`, which enlarges a storage that is too small; both are guarded.
+memory of any size when called, `Tensor.set_`, which enlarges a storage that is too small, and quantised tensors, which
+PyTorch 2.7 lets reach beyond their storage; all of these are guarded.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class UnpicklerChoice(NamedTuple):
                         return StorageType(name)  # type: ignore[no-untyped-call]
                     except KeyError:
                         pass
-                return super().find_class(moved.get(module, module), name)
+                found = super().find_class(moved.get(module, module), name)
+                return _rebuild_quantised if found is _REBUILD_QUANTISED else found
 
         unpickler = Unpickler(file, **self.arguments)
         unpickler.persistent_load = identify
@@ -208,10 +210,34 @@ def _reduce(u: Restricted) -> None:
 
 
 def _watched(made_by: Any, made: Any) -> Any:
-    """Return the object; sparse tensors are also registered for validation at the end of the load."""
+    """Return the object; sparse tensors are also registered for validation at the end of the load.
+
+    Raises RuntimeError for a quantised tensor that reaches beyond its storage.
+    """
     if made_by in torch._tensor_classes and "sparse" in made_by.__module__:
         unvalidated().append(made)
+    if made_by is _REBUILD_QUANTISED:
+        _check_bounds(made)
     return made
+
+
+_REBUILD_QUANTISED: Any = torch._utils._rebuild_qtensor
+
+
+def _rebuild_quantised(*args: Any) -> torch.Tensor:
+    made: torch.Tensor = _REBUILD_QUANTISED(*args)
+    _check_bounds(made)
+    return made
+
+
+def _check_bounds(tensor: torch.Tensor) -> None:
+    """Raise RuntimeError if a quantised tensor reaches beyond its storage, which `Tensor.set_` of PyTorch 2.7 allows."""
+    if not tensor.is_quantized or tensor.is_meta or not tensor.numel():
+        return
+    first = tensor.storage_offset()
+    last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    if first < 0 or (last + 1) * tensor.itemsize > tensor.untyped_storage().nbytes():
+        raise RuntimeError("Trying to resize storage that is not resizable")
 
 
 def _build(u: Restricted) -> None:
@@ -265,13 +291,14 @@ def _is_dense_class(function: Any) -> bool:
 
 
 def _set_tensor(tensor: torch.Tensor, state: Any) -> None:
-    """Call `Tensor.set_(*state)`; raises RuntimeError if that enlarges the storage in `state`."""
+    """Call `Tensor.set_(*state)`; raises RuntimeError if that enlarges the storage in `state`, or reaches beyond it."""
     source = state[0] if len(state) else None
     storage: Any = source.untyped_storage() if isinstance(source, torch.Tensor) else None
     before = None if storage is None else storage.nbytes()
     tensor.set_(*state)
     if storage is not None and storage.nbytes() != before:
         raise RuntimeError("Trying to resize storage that is not resizable")
+    _check_bounds(tensor)
 
 
 def _append(u: Restricted) -> None:
