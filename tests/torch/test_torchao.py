@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 import statedict
 from statedict.errors import LoadError
+from statedict.torch import install
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -239,3 +241,32 @@ def test_optimizers_with_quantised_states(name, tmp_path):
     train(model, optimizer)
     train(again, resumed)
     assert torch.equal(model.weight, again.weight)
+
+
+def test_a_model_that_transformers_quantised(tmp_path):
+    """Saved as the same files, and loaded from them, with this engine under PyTorch's names and without."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torchao")
+    quantise = transformers.TorchAoConfig(torchao().quantization.Int8WeightOnlyConfig())
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    plain = transformers.LlamaConfig(**sizes, num_key_value_heads=1, vocab_size=64)
+    transformers.LlamaForCausalLM(plain).save_pretrained(tmp_path / "plain")
+
+    def loaded(folder, **options):
+        return transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder, device_map="cpu", **options)
+
+    def parts(model):
+        return {n: raw(t) if hasattr(t, "__tensor_flatten__") else t for n, t in model.state_dict().items()}
+
+    stock = loaded("plain", quantization_config=quantise)
+    stock.save_pretrained(tmp_path / "stock")
+    with install():
+        ours = loaded("plain", quantization_config=quantise)
+        ours.save_pretrained(tmp_path / "ours")
+        states = [parts(ours), parts(loaded("ours")), parts(loaded("stock"))]
+    expected = parts(stock)
+    assert set(expected["model.layers.0.mlp.up_proj.weight"]) == {"qdata", "scale", "zero_point"}
+    for state in [*states, parts(loaded("ours"))]:
+        torch.testing.assert_close(state, expected, rtol=0, atol=0)
+    files = [safetensors.torch.load_file(tmp_path / each / "model.safetensors") for each in ("ours", "stock")]
+    torch.testing.assert_close(*files, rtol=0, atol=0)
