@@ -6,8 +6,8 @@ A class written for `torch.nn` works after changing the import: names, shapes, d
 and state dicts are the same. For inference: there is no autograd. To train, `functional_call` turns a module into a function
 that `jax.grad` can differentiate, and `optim` applies given gradients.
 
-In the examples of this package, `nn` is imported as above, `np` is NumPy, and the functions of `nn.functional`, `nn.init` and
-`nn.utils.rnn` are imported by their names.
+In the examples of this package, `nn` is imported as above, `np` is NumPy, and the functions of `nn.functional`, `nn.init`
+and `nn.utils.rnn` are imported by their names.
 """
 
 from typing import TYPE_CHECKING
