@@ -61,6 +61,7 @@ from statedict.state import (
 )
 
 from ._format import Format
+from ._json import parse_json
 from ._limits import LIMITS, Limits
 from ._pickle import Import, Pair, Size, TorchConstant, TypedStorage
 from ._table import open
@@ -78,8 +79,8 @@ __all__ = [
     "Box", "Checkpoint", "File", "FileTensors", "Finding", "Folder", "Format", "Import", "LIMITS", "Leaf", "Limits",
     "LocalBox", "MeshPlacement", "Pair", "Parts", "Size", "TorchConstant", "TypedStorage", "WRITERS", "boxes_of",
     "byte_count", "candidates", "choose_part", "choose_root", "find_roots", "is_damage", "join_ranks", "leaf_of",
-    "leaves", "named_leaves", "open", "part_at", "parts", "placement_text", "read_array", "runs_of", "tensors", "unloadable",
-    "write",
+    "leaves", "named_leaves", "open", "parse_json", "part_at", "parts", "placement_text", "read_array", "runs_of",
+    "tensors", "unloadable", "write",
 ]  # fmt: skip
 
 

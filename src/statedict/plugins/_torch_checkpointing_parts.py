@@ -6,13 +6,23 @@ boxes that a rank has (`default_tensor_v1`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError
-from statedict.formats import Box, Leaf, LocalBox, MeshPlacement, Parts, boxes_of, part_at, placement_text, tensors
+from statedict.formats import (
+    Box,
+    Leaf,
+    LocalBox,
+    MeshPlacement,
+    Parts,
+    boxes_of,
+    parse_json,
+    part_at,
+    placement_text,
+    tensors,
+)
 
 # `optimizer_transform_pre` marks the states that it makes.
 BY_NAME = "_optimizer_state_format_version"
@@ -199,6 +209,6 @@ def container_of(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any
 def json_in(data: bytes) -> Any:
     """Return the value of a JSON text; raise FormatError if it is not valid."""
     try:
-        return json.loads(data.decode())
+        return parse_json(data)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"it is not valid JSON: {error}") from error

@@ -11,7 +11,6 @@ checkpoint when the index names it. Other folders are saves that have not ended,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from statedict.files import Folder
 
 from ...errors import FileChangedError, FormatError
+from .._json import parse_json
 from .._run_names import INDEX, own_steps
 from ._manifest import LARGEST, NewerVersionError, check_seal, lines, seal
 
@@ -64,7 +64,7 @@ def parse_index(raw: bytes, file: str) -> RunIndex:
     """The index in the JSON text `raw`. Partner of `RunIndex.dump`. Raises FormatError if it is damaged."""
     try:
         check_seal(raw, file, "index")
-        content = json.loads(raw)
+        content = parse_json(raw)
         if content["format"] != FORMAT:
             raise ValueError(f"the format is {content['format']!r}, not {FORMAT!r}")
         if content["version"] != VERSION:

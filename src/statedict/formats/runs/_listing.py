@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from statedict.files import Folder
 
+from .._json import parse_json
 from .._run_names import own_steps
 from ._steps import FoundSteps, NamedStep, find_steps
 
@@ -90,7 +90,8 @@ def _in_history(path: str) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
         if os.stat(file).st_size <= LARGEST:
             with open(file, "rb") as stream:
-                history = [entry for entry in json.load(stream).get("log_history") or () if isinstance(entry, dict)]
+                found = parse_json(stream.read()).get("log_history") or ()
+            history = [entry for entry in found if isinstance(entry, dict)]
     evaluated = [entry for entry in history if any(map(EVALUATION.fullmatch, entry))]
     last = [entry for entry in evaluated if entry.get("step") == evaluated[-1].get("step")]
     values = {name: value for entry in last for name, value in entry.items() if EVALUATION.fullmatch(name)}

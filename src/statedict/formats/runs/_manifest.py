@@ -28,6 +28,7 @@ from statedict import files
 from statedict.files import File, Folder
 
 from ...errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
+from .._json import parse_json
 from .._run_names import FORMAT, MANIFEST, own_steps
 from ._json_values import from_json, to_json
 
@@ -208,7 +209,7 @@ def parse(raw: bytes, file: str) -> Manifest:
     if not raw:
         raise TruncatedError("the manifest is empty", file=file)
     try:
-        content = json.loads(raw[: LARGEST + 1])
+        content = parse_json(raw[: LARGEST + 1])
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the manifest is not valid JSON: {error}", file=file) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
