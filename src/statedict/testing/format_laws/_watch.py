@@ -19,6 +19,7 @@ HARMLESS = {
     "sys._getframemodulename",  # Python 3.12
     "_thread.start_new_thread",
     "_thread.start_joinable_thread",  # Python 3.13
+    "time.sleep",  # Python 3.13
     "builtins.id",
 }
 
