@@ -72,10 +72,10 @@ def read_json_file(file: File, limits: Limits, constant: Callable[[str], Any] | 
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8, as `json.loads` does. Raises ValueError if it is not valid,
-    or nested more than 100 deep.
+    """Return the value of a JSON text in UTF-8, as `json.loads` does.
 
-    Python's own parser can end the process for a deeper text, in a thread with a small stack (with Python 3.13, 512 KiB).
+    Raises ValueError if it is not valid, or nested more than 100 deep: Python's parser can end the process for a deeper
+    text, in a thread with a small stack (with Python 3.13, 512 KiB).
 
     >>> parse_json(b'{"a": [1, 2]}')
     {'a': [1, 2]}

@@ -52,14 +52,14 @@ class RankPart:
         self.copies = frozenset(self._rename(dict.fromkeys(state.copies)) if state.copies else ())
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
-        self.show(state, state.tree)
+        self.set_values(state, state.tree)
 
     def fits(self, state: RankState) -> bool:
         """Whether a later state has the same items. The caller has found that its tree has the same form."""
         return self._form == state.form
 
-    def show(self, state: RankState, tree: Any) -> None:
-        """Take the values of a state that fits: `tree` is its tree, or a copy of it."""
+    def set_values(self, state: RankState, tree: Any) -> None:
+        """Use the values of a state that fits: `tree` is its tree, or a copy of it."""
         self.tree = tree
         self.frozen = frozenset(self._rename(dict.fromkeys(state.frozen)) if state.frozen else ())
 

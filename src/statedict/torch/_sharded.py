@@ -217,7 +217,8 @@ def _full_names(module: torch.nn.Module, names: Iterable[str]) -> dict[Any, str]
 def _full_name(module: torch.nn.Module, name: str) -> str:
     from torch.distributed.checkpoint.state_dict import _get_fqns
 
-    # A hook can give a value a name at which the module has nothing. PyTorch refuses that; here the modules above it count.
+    # A hook can give a value a name at which the module has nothing. PyTorch refuses that. Here the longest part of the
+    # name that is a module counts; each module has an attribute `training`, so PyTorch finds the full name of that.
     with suppress(AttributeError, AssertionError):
         return next(iter(_get_fqns(module, name)))
     steps = name.split(".")

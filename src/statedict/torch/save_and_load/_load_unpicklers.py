@@ -7,9 +7,7 @@ any code that the pickle names, which is PyTorch's contract for `weights_only=Fa
 opcodes that PyTorch supports (those of protocol 2): the ones that create plain data, unchanged, and guarded versions of the
 ten that could do harm. A global is looked up in PyTorch's list (`torch.serialization.add_safe_globals` extends it) and never
 imported; only what is on the list is called, instantiated or given a state; only lists and dicts are filled. The list itself
-is PyTorch's, so what another part of the program has allowed is allowed here, too. It includes classes that allocate
-memory of any size when called, `Tensor.set_`, which enlarges a storage that is too small, and quantised tensors, which
-PyTorch 2.7 lets reach beyond their storage; all of these are guarded.
+is PyTorch's, so what another part of the program has allowed is allowed here, too. `_load_guards` checks what is called.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import torch
 import torch._weights_only_unpickler as theirs
 from torch.serialization import StorageType
 
-from ..tensors._storages import unvalidated
+from ._load_guards import REBUILD_QUANTISED, check_call, rebuild_quantised, set_tensor, watched
 from ._load_policy import Refused
 
 Identify = Callable[[Any], Any]
@@ -82,7 +80,7 @@ class UnpicklerChoice(NamedTuple):
                     except KeyError:
                         pass
                 found = super().find_class(moved.get(module, module), name)
-                return _rebuild_quantised if found is _REBUILD_QUANTISED else found
+                return rebuild_quantised if found is REBUILD_QUANTISED else found
 
         unpickler = Unpickler(file, **self.arguments)
         unpickler.persistent_load = identify
@@ -191,8 +189,8 @@ def _newobj(u: Restricted) -> None:
     if kind is torch.nn.Parameter:
         u.stack.append(torch.nn.Parameter(*args))
     elif u.allows(kind):
-        _check_call(kind, args)
-        u.stack.append(_watched(kind, kind.__new__(kind, *args)))
+        check_call(kind, args)
+        u.stack.append(watched(kind, kind.__new__(kind, *args)))
     else:
         raise Refused(
             f"Can only create new object for nn.Parameter or classes allowlisted via `add_safe_globals` but got {kind}"
@@ -205,39 +203,8 @@ def _reduce(u: Restricted) -> None:
     if not u.allows(function):
         owner = f" which belongs to {function.__self__}" if hasattr(function, "__self__") else ""
         raise Refused(f"Trying to call reduce for unrecognized function {function}{owner}")
-    called = _check_call(function, args)
-    u.stack[-1] = _watched(called, function(*args))
-
-
-def _watched(made_by: Any, made: Any) -> Any:
-    """Return the object; sparse tensors are also registered for validation at the end of the load.
-
-    Raises RuntimeError for a quantised tensor that reaches beyond its storage.
-    """
-    if made_by in torch._tensor_classes and "sparse" in made_by.__module__:
-        unvalidated().append(made)
-    if made_by is _REBUILD_QUANTISED:
-        _check_bounds(made)
-    return made
-
-
-_REBUILD_QUANTISED: Any = torch._utils._rebuild_qtensor
-
-
-def _rebuild_quantised(*args: Any) -> torch.Tensor:
-    made: torch.Tensor = _REBUILD_QUANTISED(*args)
-    _check_bounds(made)
-    return made
-
-
-def _check_bounds(tensor: torch.Tensor) -> None:
-    """Raise RuntimeError if a quantised tensor reaches beyond its storage, which `Tensor.set_` of PyTorch 2.7 allows."""
-    if not tensor.is_quantized or tensor.is_meta or not tensor.numel():
-        return
-    first = tensor.storage_offset()
-    last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-    if first < 0 or (last + 1) * tensor.itemsize > tensor.untyped_storage().nbytes():
-        raise RuntimeError("Trying to resize storage that is not resizable")
+    called = check_call(function, args)
+    u.stack[-1] = watched(called, function(*args))
 
 
 def _build(u: Restricted) -> None:
@@ -245,7 +212,7 @@ def _build(u: Restricted) -> None:
     target = u.stack[-1]
     kind = type(target)
     if kind is torch.Tensor or (kind is torch.nn.Parameter and len(state) == 4):
-        _set_tensor(target, state)
+        set_tensor(target, state)
     elif kind is torch.nn.Parameter:
         target.__setstate__(state)
     elif kind is OrderedDict:
@@ -268,37 +235,6 @@ def _set_attributes(target: Any, state: Any) -> None:
         target.__dict__.update(state)
     for name, value in (slots or {}).items():
         setattr(target, name, value)
-
-
-_FROM_TYPE: Any = torch._tensor._rebuild_from_type_v2
-
-
-def _check_call(function: Any, args: Any) -> Any:
-    """Return the function that is called in the end: one of PyTorch's functions calls its argument.
-
-    Raises Refused if it is a storage class, or a dense tensor class with arguments; no pickle needs these.
-    """
-    while function is _FROM_TYPE and len(args) == 4:
-        function, args = args[0], args[2]
-    is_storage = function is torch.UntypedStorage or function is torch.storage.TypedStorage
-    if is_storage or (args and _is_dense_class(function)):
-        raise Refused(f"{torch.typename(function)} is called, which would allocate memory that the file does not fill")
-    return function
-
-
-def _is_dense_class(function: Any) -> bool:
-    return function is torch.Tensor or (function in torch._tensor_classes and "sparse" not in function.__module__)
-
-
-def _set_tensor(tensor: torch.Tensor, state: Any) -> None:
-    """Call `Tensor.set_(*state)`; raises RuntimeError if that enlarges the storage in `state`, or reaches beyond it."""
-    source = state[0] if len(state) else None
-    storage: Any = source.untyped_storage() if isinstance(source, torch.Tensor) else None
-    before = None if storage is None else storage.nbytes()
-    tensor.set_(*state)
-    if storage is not None and storage.nbytes() != before:
-        raise RuntimeError("Trying to resize storage that is not resizable")
-    _check_bounds(tensor)
 
 
 def _append(u: Restricted) -> None:

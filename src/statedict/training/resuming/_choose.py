@@ -61,7 +61,7 @@ def choice(own: TrainingRun, run: Any, at: Any) -> Choice:
 
 
 def one_of(saved: Sequence[Saved], at: Any, run: str) -> Saved:
-    """The checkpoint of a run that `at` selects: a step, or `best(…)`. Raises UnknownNameError if there is none."""
+    """Return the checkpoint of a step, or the best one (`at=best(…)`). Raises UnknownNameError if there is none."""
     at = _checked(at)
     steps = {one.step: one for one in saved}
     if isinstance(at, int):

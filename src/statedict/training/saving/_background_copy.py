@@ -45,12 +45,12 @@ def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[
     """Copy what this rank saves, as `copied` does. If only values have changed, its parts and their plan are used again."""
     live = {name: state.tree for name, state in content.states.items()}
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
-    of = {}
+    now = {}
     for name, state in content.states.items():
-        before = memory.parts.of.get(name)
+        before = memory.parts.by_object.get(name)
         has_same_form = kept.copies[name] is memory.copies.get(name)
-        of[name] = part = _together.part_of(state, before, has_same_form=has_same_form)
-        part.show(state, copy.states[name])
-    parts = memory.parts if of == memory.parts.of else RankParts(of)
+        now[name] = part = _together.part_of(state, before, has_same_form=has_same_form)
+        part.set_values(state, copy.states[name])
+    parts = memory.parts if now == memory.parts.by_object else RankParts(now)
     own = replace(copy, states={name: copy.states[name] for name in content.own.states})
     return replace(content, own=own, parts=parts), replace(kept, parts=parts)

@@ -64,7 +64,7 @@ class Agreement(NamedTuple):
 class RankParts:
     """What this rank writes of each object; `agreed` is what the ranks have agreed about these parts, if they have."""
 
-    of: Mapping[str, RankPart] = field(default_factory=dict)
+    by_object: Mapping[str, RankPart] = field(default_factory=dict)
     agreed: Agreement | None = None
 
 
@@ -221,7 +221,7 @@ class SaveOfRanks:
         return task
 
     def _offer(self, content: RankContent) -> Offer:
-        parts, agreed = content.parts.of, content.parts.agreed
+        parts, agreed = content.parts.by_object, content.parts.agreed
         plans = {name: part.plan() if agreed is None else None for name, part in parts.items()}
         copies = {name: part.copies for name, part in parts.items() if agreed is None}
         has_frozen = any(part.frozen for part in parts.values())
@@ -269,7 +269,7 @@ class SaveOfRanks:
         rank = self._group.rank
         stored: dict[str, list[Stored]] = {name: [] for name in plans}
         shards: dict[str, dict[str, str]] = {}
-        for name, part in content.parts.of.items():
+        for name, part in content.parts.by_object.items():
             with _save.named(name, part.tree):
                 made = part.files(plans[name], rank, _frozen.WORTH_SHARING)
             for file in made:
