@@ -89,7 +89,7 @@ def _as_root(value: Any) -> StateDict | None:
         return _flat(mapping)
     metadata = _metadata(value)
     kinds = {type(part) for part in _of_each_type(mapping) if not is_tensor(part)}
-    others = (part for name, part in mapping.items() if type(part) in kinds and not name.endswith(EXTRA_STATE))
+    others = (part for name, part in mapping.items() if type(part) in kinds and name.rpartition(".")[2] != EXTRA_STATE)
     if metadata is None and kinds and any(map(holds_state, others)):
         return None
     # The keys are known to be strings.
