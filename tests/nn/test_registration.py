@@ -118,6 +118,8 @@ def members(module):
         lambda m, lib: setattr(m, "dotted.name", lib.nn.Linear(1, 1)),
         lambda m, lib: m.register_buffer("passing", lib.xp.ones((3,))),
         lambda m, lib: m.register_buffer("none", None),
+        lambda m, lib: m.register_parameter("new", lib.nn.Parameter(lib.xp.ones((3,)))),
+        lambda m, lib: m.register_parameter("none", None),
         lambda m, lib: m.add_module("child", None),
         lambda m, lib: delattr(m, "weight"),
         lambda m, lib: delattr(m, "passing"),

@@ -5,7 +5,6 @@ import importlib
 import math
 import pickle
 import sys
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -64,23 +63,6 @@ def ones_as_gradients(lib, model):
         parameter.grad = lib.xp.ones(tuple(parameter.shape), dtype=lib.xp.float32)
 
 
-def test_three_linear_layers(lib):
-    """Names, order and shapes of a plain model; its state loads into another, which then computes the same."""
-    model, other = three_linear(lib.nn)(), three_linear(lib.nn)()
-    assert names_and_shapes(model.state_dict()) == {
-        "fc1.weight": (20, 10),
-        "fc1.bias": (20,),
-        "fc2.weight": (30, 20),
-        "fc2.bias": (30,),
-        "fc3.weight": (2, 30),
-        "fc3.bias": (2,),
-    }
-    assert str(other.load_state_dict(model.state_dict())) == "<All keys matched successfully>"
-    x = lib.xp.ones((4, 10), dtype=lib.xp.float32)
-    assert (as_numpy(model(x)) == as_numpy(other(x))).all()
-    assert sum(p.numel() for p in model.parameters()) == 912
-
-
 def test_small_cnn_with_momentum(lib, tmp_path):
     """The tutorial's CNN: table of names, optimizer state before and after a step, save, load, evaluate."""
     model = small_cnn(lib.nn)()
@@ -136,115 +118,6 @@ def test_small_cnn_with_momentum(lib, tmp_path):
     assert (as_numpy(model.fc1.weight) == as_numpy(again.fc1.weight)).all()
 
 
-def test_lstm_classifier(lib):
-    """An embedding, an LSTM and a linear layer on its last state."""
-    nn = lib.nn
-
-    class Classifier(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = nn.Embedding(20, 8, padding_idx=0)
-            self.lstm = nn.LSTM(8, 6, num_layers=2, batch_first=True, bidirectional=True)
-            self.fc = nn.Linear(12, 3)
-            self.dropout = nn.Dropout(0.5)
-
-        def forward(self, tokens):
-            output, (hidden, cell) = self.lstm(self.dropout(self.embedding(tokens)))
-            return self.fc(output[:, -1]), hidden, cell
-
-    model = Classifier().eval()
-    names = list(model.state_dict())
-    assert names[0] == "embedding.weight"
-    assert names[1:6] == [
-        "lstm.weight_ih_l0",
-        "lstm.weight_hh_l0",
-        "lstm.bias_ih_l0",
-        "lstm.bias_hh_l0",
-        "lstm.weight_ih_l0_reverse",
-    ]
-    assert names[-2:] == ["fc.weight", "fc.bias"]
-    scores, hidden, cell = model(lib.xp.asarray([[1, 2, 3, 0], [4, 5, 0, 0]]))
-    assert (tuple(scores.shape), tuple(hidden.shape), tuple(cell.shape)) == ((2, 3), (4, 2, 6), (4, 2, 6))
-    assert not as_numpy(model.embedding.weight)[0].any()
-
-
-def mixture(nn, xp):
-    class Mixture(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.plain = xp.ones((3,), dtype=xp.float32)
-            self.register_buffer("seen", xp.zeros((2,), dtype=xp.float32))
-            self.scale = nn.Parameter(xp.ones((2,), dtype=xp.float32))
-            self.linear = nn.Linear(2, 3, bias=False)
-            self.conv = nn.Conv2d(3, 4, kernel_size=1)
-            shared = nn.Linear(2, 2)
-            self.first = shared
-            self.again = shared
-
-    return Mixture()
-
-
-def test_what_is_registered_and_in_which_order(lib):
-    """Parameters, then buffers, then sub-modules, in order; a shared module under both names; a plain tensor under none."""
-    model = mixture(lib.nn, lib.xp)
-    assert list(model.state_dict()) == [
-        "scale",
-        "seen",
-        "linear.weight",
-        "conv.weight",
-        "conv.bias",
-        "first.weight",
-        "first.bias",
-        "again.weight",
-        "again.bias",
-    ]
-    assert [name for name, _ in model.named_parameters()] == [
-        "scale",
-        "linear.weight",
-        "conv.weight",
-        "conv.bias",
-        "first.weight",
-        "first.bias",
-    ]
-    assert [name for name, _ in model.named_modules()] == ["", "linear", "conv", "first"]
-    assert [name for name, _ in model.named_buffers()] == ["seen"]
-
-
-def test_a_plain_tensor_neither_is_saved_nor_moves(lib):
-    """`double()` casts parameters and buffers, and leaves a plain attribute as it is."""
-    model = mixture(lib.nn, lib.xp)
-    model.double()
-    assert model.plain.dtype == lib.xp.float32
-    assert (model.scale.dtype, model.seen.dtype) == (lib.xp.float64, lib.xp.float64)
-    assert model.first.weight is model.again.weight
-    assert "plain" not in model.state_dict()
-
-
-def test_registering_and_assigning_are_the_same(lib):
-    """`register_parameter` and attribute assignment give the same state; None is neither saved nor counted."""
-    nn, xp = lib.nn, lib.xp
-
-    class Assigned(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(xp.ones((2, 3)))
-            self.bias = None
-
-    class Registered(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_parameter("weight", nn.Parameter(xp.ones((2, 3))))
-            self.register_parameter("bias", None)
-
-    assigned, registered = Assigned(), Registered()
-    assert list(assigned.state_dict()) == list(registered.state_dict()) == ["weight"]
-    registered.bias = nn.Parameter(xp.zeros((3,)))
-    assigned.bias = nn.Parameter(xp.zeros((3,)))
-    assert list(assigned.state_dict()) == list(registered.state_dict()) == ["weight", "bias"]
-    with pytest.raises(TypeError, match=r"cannot assign .* as parameter 'weight'"):
-        registered.weight = xp.ones((2, 3))
-
-
 @pytest.mark.parametrize("width", [6, 7])
 def test_sinusoidal_positions_as_a_buffer(lib, width):
     """A position encoding in a buffer is saved, and moves with the model, for even and odd widths."""
@@ -270,68 +143,6 @@ def test_sinusoidal_positions_as_a_buffer(lib, width):
     assert given[0, 0].tolist() == [0.0, 1.0] * (width // 2) + [0.0] * (width % 2)
     np.testing.assert_allclose(given[0, 3, 0], math.sin(3), rtol=1e-6)
     assert model.half().table.dtype == xp.float16
-
-
-def test_names_and_shapes_that_do_not_fit(lib):
-    """Missing, unexpected and mis-shaped names, with PyTorch's text; `strict=False` forgives the first two only."""
-    model = three_linear(lib.nn)()
-    state = OrderedDict(model.state_dict())
-    state["fc4.bias"] = state.pop("fc1.bias")
-    with pytest.raises(RuntimeError) as error:
-        model.load_state_dict(state)
-    assert str(error.value).startswith(
-        'Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "fc1.bias". '
-        '\n\tUnexpected key(s) in state_dict: "fc4.bias". '
-    )
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert (missing, unexpected) == (["fc1.bias"], ["fc4.bias"])
-    state["fc3.bias"] = lib.xp.zeros((5,))
-    with pytest.raises(RuntimeError) as error:
-        model.load_state_dict(state, strict=False)
-    assert (
-        "size mismatch for fc3.bias: copying a param with shape torch.Size([5]) from checkpoint, "
-        "the shape in current model is torch.Size([2])."
-    ) in str(error.value)
-
-
-def test_loading_part_of_a_state(lib):
-    """Names that a filter keeps are loaded, and the rest of the model stays."""
-    source, model = three_linear(lib.nn)(), three_linear(lib.nn)()
-    head = as_numpy(model.fc3.weight).copy()
-    kept = {name: array for name, array in source.state_dict().items() if not name.startswith("fc3")}
-    result = model.load_state_dict(kept, strict=False)
-    assert result.missing_keys == ["fc3.weight", "fc3.bias"]
-    assert result.unexpected_keys == []
-    assert (as_numpy(model.fc1.weight) == as_numpy(source.fc1.weight)).all()
-    assert (as_numpy(model.fc3.weight) == head).all()
-
-
-def test_a_wrapper_prefix_is_removed(lib):
-    """A state saved from a wrapper loads when its prefix is taken off."""
-    nn = lib.nn
-
-    class Wrapper(nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
-    wrapped = Wrapper(three_linear(nn)())
-    state = wrapped.state_dict()
-    model = three_linear(nn)()
-    with pytest.raises(RuntimeError, match="Missing key"):
-        model.load_state_dict(state)
-    model.load_state_dict({name.removeprefix("module."): array for name, array in state.items()})
-    assert (as_numpy(model.fc2.bias) == as_numpy(wrapped.module.fc2.bias)).all()
-
-
-def test_one_sub_module_from_a_full_checkpoint(lib, tmp_path):
-    """The names below a sub-module's path, seen from it, load into it."""
-    model, path = small_cnn(lib.nn)(), tmp_path / "full.pt"
-    statedict.save(model.state_dict(), path)
-    conv = lib.nn.Conv2d(6, 16, 5)
-    with statedict.open(path) as file:
-        conv.load_state_dict(file.state_dict().sub("conv2"))
-    assert (as_numpy(conv.weight) == as_numpy(model.conv2.weight)).all()
 
 
 def test_a_snapshot_stays_where_a_state_dict_follows(lib):
