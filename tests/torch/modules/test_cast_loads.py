@@ -1,6 +1,7 @@
 """Loads into another dtype, for every pair that PyTorch copies: its elements, or a refusal with a reason."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -62,7 +63,8 @@ def test_what_a_cast_would_lose_is_refused_by_name(found):
             target = empty(lost, wanted)
             with pytest.raises(statedict.LoadError) as error:
                 statedict.load_state_dict(target, lost)
-            assert all(f'"{name}": casting ' in str(error.value) for name in lost)
+            for name in lost:
+                assert re.search(rf'"{name}": casting .*\({kinds[name]}\)', str(error.value))
             untouched = bits(torch.zeros(4, dtype=TORCH_DTYPES[wanted]))
             assert all(bits(buffer) == untouched for buffer in target.buffers())
 
