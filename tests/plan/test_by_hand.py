@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statedict.plan import KeyMap, diff, match, merge
+from statedict.plan import KeyMap, match
 from statedict.state import StateDict
 
 torch = pytest.importorskip("torch")
@@ -105,53 +105,6 @@ def test_another_library_and_back():
     assert torch.equal(there["layers.1.down.kernel"], state["blocks.1.2.weight"].T)
     assert torch.equal(there["layers.0.down.shift"], state["blocks.0.2.bias"][2:])
     assert same(loaded(Net(), there, rename=key_map.inverse), state)
-
-
-def test_a_larger_image():
-    """Position embeddings are resized as timm does it, the class token kept."""
-    old, new = Net().state_dict(), Net(tokens=50)
-    grid = old["pos_embed"][:, 1:].reshape(1, 4, 4, 4).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(grid, size=(7, 7), mode="bicubic", antialias=True, align_corners=False)
-    resized = torch.cat([old["pos_embed"][:, :1], grid.permute(0, 2, 3, 1).reshape(1, 49, 4)], 1)
-    state = loaded(new, old, mismatched="interpolate")
-    assert torch.allclose(state["pos_embed"], resized, atol=1e-6)
-    assert same({**state, "pos_embed": resized}, by_hand(new, {**old, "pos_embed": resized}))
-
-
-def test_gray_images():
-    """The first convolution is summed over its input channels."""
-    old, new = Net().state_dict(), Net(channels=1)
-    summed = old["stem.weight"].sum(1, keepdim=True)
-    state = loaded(new, old, mismatched={"stem": "channels"})
-    assert torch.allclose(state["stem.weight"], summed, atol=1e-6)
-
-
-def test_a_grown_vocabulary():
-    """The rows that exist are loaded, the others keep the model's values."""
-    old, new = Net().state_dict(), Net(words=40)
-    grown = torch.cat([old["words.weight"], new.words.weight.detach()[30:]])
-    assert same(loaded(new, old, mismatched={"words": "slice"}), by_hand(new, {**old, "words.weight": grown}))
-
-
-def test_a_bfloat16_copy():
-    """A model in bfloat16 gets what PyTorch's own cast gives."""
-    old = Net().state_dict()
-    new = Net().bfloat16()
-    assert same(loaded(new, old, dtype="bfloat16"), by_hand(new, old))
-    executed = match(old, new.state_dict(), dtype=torch.bfloat16).execute(StateDict(old))
-    assert all(torch.equal(executed[n], v.bfloat16()) for n, v in old.items() if v.is_floating_point())
-
-
-def test_the_average_of_three_and_the_difference_of_two():
-    """Averaging and comparing, as with torch.stack and torch.equal."""
-    states = [Net().state_dict() for _ in range(3)]
-    mean = merge(states)
-    floats = [name for name, value in states[0].items() if value.is_floating_point()]
-    assert all(torch.allclose(mean[n], torch.stack([s[n] for s in states]).mean(0), atol=1e-6) for n in floats)
-    changed = diff(states[0], states[1]).changed
-    assert set(changed) == {n for n in states[0] if not torch.equal(states[0][n], states[1][n])}
-    name = "head.weight"
-    assert changed[name].max_abs == pytest.approx((states[0][name] - states[1][name]).abs().max().item())
 
 
 def test_what_two_models_have_in_common():
