@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import socket
-import threading
 
 import pytest
 from hypothesis import given, settings
@@ -197,27 +196,6 @@ def test_a_file_object_is_read_from_where_it_stands():
     assert stream.tell() == 6
 
 
-def test_a_file_object_at_its_end_says_what_to_do():
-    """Reading what was just written without going back is a mistake that has a name."""
-    stream = io.BytesIO(b"abc")
-    stream.seek(3)
-    with pytest.raises(
-        UnknownFormatError, match=r"the file object is positioned at its end \(call seek\(0\) before reading it\)"
-    ):
-        files.open(stream)
-
-
-def test_a_file_object_that_shrinks_is_noticed():
-    """A file object that has fewer bytes than it had is not read as if it were the same."""
-    stream = io.BytesIO(CONTENT)
-    opened = files.open(stream)
-    stream.truncate(100)
-    with pytest.raises(FileChangedError, match="its size has changed"):
-        opened.check_unchanged()
-    with pytest.raises(FileChangedError, match="it is shorter now"):
-        opened.read(50, 100)
-
-
 @pytest.mark.parametrize("source", [3, None, io.StringIO("text"), object()])
 def test_other_sources_are_refused(source):
     """What is neither path nor binary file object is a TypeError that says what is needed."""
@@ -229,24 +207,6 @@ def test_a_missing_file_is_the_systems_error(tmp_path):
     """A file that is not there is a FileNotFoundError, as from open()."""
     with pytest.raises(FileNotFoundError):
         files.open(tmp_path / "nowhere")
-
-
-def test_spread_does_all_and_raises_the_first_error():
-    """Every job is done once, on several threads; an error of any of them reaches the caller."""
-    done, names = [], set()
-
-    def work(job):
-        names.add(threading.current_thread().name)
-        done.append(job)
-
-    files.spread(work, range(1000), threads=3)
-    assert sorted(done) == list(range(1000))
-
-    def fail(job):
-        raise ValueError(f"job {job}")
-
-    with pytest.raises(ValueError, match="job"):
-        files.spread(fail, range(10), threads=3)
 
 
 def test_an_open_file_is_not_copied(tmp_path):

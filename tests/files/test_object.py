@@ -77,11 +77,14 @@ def test_a_change_of_size_is_noticed(kind):
     stream.truncate(5)
     with pytest.raises(FileChangedError, match="its size has changed"):
         file.check_unchanged()
+    with pytest.raises(FileChangedError, match="it is shorter now"):
+        file.read(3, 5)
 
 
-def test_a_file_object_at_its_end_is_refused():
-    """The error says that it has to be wound back first."""
-    stream = Silent(b"0123")
+@pytest.mark.parametrize("kind", [io.BytesIO, Silent])
+def test_a_file_object_at_its_end_is_refused(kind):
+    """The error says to call `seek(0)` first."""
+    stream = kind(b"0123")
     stream.seek(0, 2)
     with pytest.raises(UnknownFormatError, match=r"is positioned at its end \(call seek\(0\) before"):
         files.open(stream)
