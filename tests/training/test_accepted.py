@@ -168,7 +168,7 @@ def test_a_step_is_any_whole_number_that_can_be_found_again(tmp_path, step):
         assert type(manager.latest.step) is int
 
 
-@pytest.mark.parametrize("step", [10**19, -1, np.float64(1), np.bool_(True), None, "1", 1.0], ids=str)
+@pytest.mark.parametrize("step", [10**19, -1, np.float64(1), np.bool_(True), None, "1", 1.5, True], ids=str)
 def test_any_other_step_is_refused(tmp_path, step):
     """Before anything is written: also one that is too large for a name that `latest` finds."""
     with (

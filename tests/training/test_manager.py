@@ -347,19 +347,6 @@ def test_a_failed_save_leaves_what_was_there(tmp_path):
         manager.save(2, counter=Counter())
 
 
-@pytest.mark.parametrize("step", [-1, 1.5, "1", True])
-def test_a_step_is_a_whole_number(tmp_path, step):
-    """Anything else is refused before anything is written."""
-    with pytest.raises(ValueError, match="step must be an integer"):
-        CheckpointManager(tmp_path).save(step)
-
-
-def test_names_that_the_layout_needs_are_refused(tmp_path):
-    """An object called as one of the checkpoint's own files would overwrite it."""
-    with pytest.raises(ValueError, match="'random' is reserved for a file of the checkpoint"):
-        CheckpointManager(tmp_path).save(1, random=Counter())
-
-
 def test_sigterm_finishes_the_write_in_hand(tmp_path):
     """With on_sigterm the save in flight is completed, and the process ends as the signal says."""
     script = (
@@ -470,23 +457,6 @@ def test_pruning_can_be_previewed(tmp_path):
         assert len(manager.checkpoints) == 4
         assert [saved.step for saved in manager.prune(last(2))] == [0, 1]
         assert [saved.step for saved in manager.checkpoints] == [2, 3]
-
-
-def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
-    """`at` names a step, or is what `best` gives; a step that is not there is an error, and nothing changes."""
-    counter = Counter()
-    with CheckpointManager(tmp_path / "run", keep=3) as manager:
-        for counter.count, loss in ((1, 0.5), (2, 0.1), (3, 0.9)):
-            manager.save(counter.count, {"loss": loss}, counter=counter)
-        assert manager.resume(at=manager.best("loss"), counter=counter).step == counter.count == 2
-        assert manager.resume(at=np.int64(1), counter=counter).metrics == {"loss": 0.5}
-        with pytest.raises(
-            UnknownNameError, match=r"'7' is not in the steps of .*/run; did you mean '1' or '2' or '3'"
-        ):
-            manager.resume(at=7, counter=counter)
-        with pytest.raises(TypeError, match="at= must be a step, a checkpoint, or best"):
-            manager.resume(at="best", counter=counter)
-        assert counter.count == 1
 
 
 @pytest.mark.parametrize(
