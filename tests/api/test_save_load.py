@@ -215,15 +215,6 @@ def test_a_saved_state_does_not_name_this_library(tmp_path, api):
     assert torch.load(tmp_path / "model.pt", weights_only=True)._metadata == api.Net().state_dict()._metadata
 
 
-def test_metadata_is_kept_with_the_file(tmp_path):
-    """Text by name, which `torch.load` does not see."""
-    path = tmp_path / "model.pt"
-    statedict.save(nn.Linear(1, 1), path, metadata={"licence": "MIT"})
-    assert list(torch.load(path, weights_only=True)) == ["weight", "bias"]
-    with statedict.open(path) as checkpoint:
-        assert checkpoint.metadata["licence"] == "MIT"
-
-
 def test_map_location(tmp_path):
     """One device for all, here the one without memory, or by the device that a tensor was saved from."""
     path = tmp_path / "model.pt"

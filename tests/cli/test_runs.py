@@ -215,24 +215,6 @@ def test_every_command_takes_a_run_or_a_step(call, trained, tmp_path, inside):
     assert call("match", path, "--keys", tmp_path / "model.safetensors").code == 0
 
 
-@pytest.mark.parametrize("inside", ["", "step-0000000002"])
-def test_every_call_takes_a_run_or_a_step(trained, inside):
-    """`open`, `load_state_dict` (of model and optimizer), `load`, `diff` and `merge`, too."""
-    run, model = trained
-    path = run / inside
-    made = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    optimizer = torch.optim.AdamW(made.parameters())
-    assert statedict.load_state_dict(made, path).root == "model"
-    statedict.load_state_dict(optimizer, path)
-    assert not statedict.diff(made, model)
-    assert len(optimizer.state) == 4
-    with statedict.open(path) as checkpoint:
-        assert {"model", "optimizer"} <= set(checkpoint.roots)
-    assert statedict.load(path)["epoch"] == 2
-    assert not statedict.diff(path, model)
-    assert not statedict.diff(statedict.merge([path, path]), model)
-
-
 def test_a_file_of_the_run_is_not_overwritten(call, trained):
     """The output of a command is none of the files in the folder that it reads, at any depth."""
     run, _ = trained

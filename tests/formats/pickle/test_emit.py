@@ -165,34 +165,6 @@ def kept(value: object, **arguments: object) -> tuple[bytes, list[bytes]]:
     return emit(value, store, **arguments), storages
 
 
-@pytest.mark.parametrize(
-    "name", ["state", "parameters", "new dtypes", "views", "coo", "quantised", "optimizer", "many", "size", "tracked"]
-)
-def test_torch_reads_it(name):
-    """torch.load with weights_only=True reads the written file and finds the same values."""
-    value = TORCH[name]()
-    found = torch.load(stored(*kept(value)), weights_only=True)
-    assert_same(found, value)
-
-
-def assert_same(found, expected):
-    assert type(found) is type(expected)
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for key in expected:
-            assert_same(found[key], expected[key])
-    elif isinstance(expected, (list, tuple)):
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype
-        assert found.requires_grad == expected.requires_grad
-        if not expected.is_sparse and not expected.is_quantized:
-            assert torch.equal(found.detach().to(torch.float64), expected.detach().to(torch.float64))
-    else:
-        assert found == expected
-
-
 def doubtful(tree):
     """What `emit` gives to `check`, as a list; an empty one if it does not call it."""
     found, numbers = [], {}

@@ -363,25 +363,6 @@ def test_empty_containers_cost_themselves(read):
     assert peak < 300_000 * 100
 
 
-def test_every_truncation_is_refused(read):
-    """A pickle truncated at any byte is a FormatError."""
-    for protocol in (0, 2, 4, 5):
-        whole = pickle.dumps({"a": [1, 2.5, "text", b"bytes", (1, 2, 3, 4)], "b": {"c": None}, 7: 2**70}, protocol)
-        for cut in range(len(whole)):
-            with pytest.raises(FormatError):
-                read(whole[:cut])
-
-
-def test_bytes_after_the_end_are_refused_or_left(read):
-    """Bytes after STOP are refused, unless pickles are stacked: then `end` is the offset of the next one."""
-    stacked = pickle.dumps(1) + pickle.dumps(2)
-    with pytest.raises(FormatError, match="follow the end of the pickle"):
-        read(stacked)
-    first = read(stacked, whole=False)
-    second = read(stacked, start=first.end)
-    assert (first.value, second.value, second.end) == (1, 2, len(stacked))
-
-
 def test_limits_are_the_callers(read):
     """The caller can raise or lower each limit."""
     deep = b")" + b"\x85" * 50 + b"."
