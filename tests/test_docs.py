@@ -17,7 +17,8 @@ def referred(page):
 def own(room):
     """The classes and functions that a room offers."""
     module = importlib.import_module(room)
-    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    everything = [name for name in vars(module) if not name.startswith("_")]
+    names = dir(module) if room == "statedict" else getattr(module, "__all__", everything)
     values = {f"{room}.{name}": getattr(module, name) for name in names}
     inside = {n: v for n, v in values.items() if (inspect.isclass(v) or inspect.isfunction(v))}
     return {n: v for n, v in inside.items() if hasattr(module, "__all__") or v.__module__ == room}

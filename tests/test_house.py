@@ -1,6 +1,7 @@
 """Rules of the house that no type checker or linter holds: what importing costs, and how rooms are entered."""
 
 import ast
+import builtins
 import importlib
 import os
 import pkgutil
@@ -63,8 +64,9 @@ def test_all_is_what_can_be_imported(name):
         pytest.importorskip("torch")
     module = importlib.import_module(name)
     assert len(module.__all__) == len(set(module.__all__))
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert {name for name in offered(module) if not name.startswith("_")} <= set(module.__all__)
+    public = set(dir(module) if name == "statedict" else module.__all__)
+    assert all(hasattr(module, name) for name in {*public, *module.__all__})
+    assert {name for name in offered(module) if not name.startswith("_")} <= public
 
 
 def test_importing_imports_nothing_heavy():
@@ -116,8 +118,9 @@ def test_every_name_is_there_without_torch():
 import sys
 sys.modules["torch"] = None
 import statedict
-for name in sorted(set(statedict.__all__) - {"torch"}):
+for name in set(dir(statedict)) - {"torch"}:
     getattr(statedict, name)
+from statedict import *
 print("torch" in sys.modules and sys.modules["torch"] is not None)
 try:
     statedict.torch
@@ -125,6 +128,12 @@ except statedict.MissingDependencyError as error:
     print(error.extra)
 """
     assert run(code) == ["False", "torch"]
+
+
+def test_a_star_import_hides_no_usual_name():
+    """`from statedict import *` does not bind the name of a builtin, or one that programs use for PyTorch."""
+    assert set(dir(statedict)) - set(statedict.__all__) == {"maps", "nn", "open", "torch"}
+    assert not {*dir(builtins), "torch", "nn", "F", "np"} & set(statedict.__all__)
 
 
 def test_unknown_names_are_seen_by_type_checkers():

@@ -17,7 +17,8 @@ from __future__ import annotations
 import typing as _typing
 from importlib import import_module as _import_module
 
-from ._api import audit, load, load_state_dict, open, save, snapshot, state_dict
+from ._api import audit, load, load_state_dict, save, snapshot, state_dict
+from ._api import open as open  # public, but not in `__all__`
 from ._compare import diff, match, merge
 from .errors import (
     AfterSaveError,
@@ -54,11 +55,15 @@ from .state import StateDict
 __version__ = "0.1.0.dev0"
 
 if _typing.TYPE_CHECKING:
-    from . import maps, nn, torch
+    from . import maps as maps
+    from . import nn as nn
+    from . import torch as torch
     from .formats import Checkpoint, Limits
     from .plan import Diff, Inference, KeyMap, LoadReport
     from .training import CheckpointManager, Resumed, Saved, any_of, at_most, best, every, last, on_preemption, within
 
+# What `from statedict import *` binds. Without `open` and the subpackages: they would hide Python's `open`, PyTorch's
+# `nn` and `torch` itself, and fail where PyTorch is not installed.
 __all__ = [
     "AfterSaveError", "BoundsError", "Checkpoint", "CheckpointManager", "ChecksumError", "CollisionError",
     "ConflictError", "Diff", "DiskFullError", "FileChangedError", "FormatError", "Inference", "KeyMap", "LimitError",
@@ -66,15 +71,13 @@ __all__ = [
     "NotAStateError", "PartError", "PluginError", "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError",
     "RunGoneError", "SaveError", "Saved", "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError",
     "UnknownNameError", "UnsafeFileError", "any_of", "at_most", "audit", "best", "diff", "every", "last", "load",
-    "load_state_dict", "maps", "match", "merge", "nn", "on_preemption", "open", "save", "snapshot", "state_dict",
-    "torch", "within",
+    "load_state_dict", "match", "merge", "on_preemption", "save", "snapshot", "state_dict", "within",
 ]  # fmt: skip
 
+_SUBPACKAGES = ("maps", "nn", "torch")
 # Names imported at their first use, and the subpackage of each.
 _LAZY = {
-    "maps": "maps",
-    "nn": "nn",
-    "torch": "torch",
+    **{name: name for name in _SUBPACKAGES},
     "Checkpoint": "formats",
     "Limits": "formats",
     **dict.fromkeys(("Diff", "Inference", "KeyMap", "LoadReport"), "plan"),
@@ -98,4 +101,4 @@ if not _typing.TYPE_CHECKING:  # a type checker would accept any name
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_SUBPACKAGES, "open"])
