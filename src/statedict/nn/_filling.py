@@ -22,7 +22,7 @@ from statedict.state import (
     read_array,
     value_range,
 )
-from statedict.tree import Cast, Fit, Rules, Slots
+from statedict.tree import Cast, Fit, Rules, Slots, differing_ties, lossy, not_a_tensor, wrong_size
 
 from . import _arrays
 from ._arrivals import arrivals, arrive
@@ -90,10 +90,7 @@ def _checked(slots: Slots, index: int) -> Any:
         found_leaf = leaf_of(value)
         value = read_array(found_leaf) if isinstance(found_leaf, Leaf) else found_leaf
     if not isinstance(value, Leaf) and (not is_array(value) or leaf_of(value) is None):
-        raise _MisfitError(
-            f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint '
-            f"but received {type(slots.values[index])}"
-        )
+        raise _MisfitError(not_a_tensor(key, slots.values[index]))
     if not slots.assign and not isinstance(current, Variable) and not _arrays.is_writable(current):
         raise _MisfitError(
             f'While copying the parameter named "{key}", its array is not writable ({type(current).__name__}). '
@@ -104,10 +101,7 @@ def _checked(slots: Slots, index: int) -> Any:
         # PyTorch 0.3 saved scalars as vectors of one element.
         return _first(value)
     if found != wanted:
-        raise _MisfitError(
-            f"size mismatch for {key}: copying a param with shape {_size(found)} from checkpoint, "
-            f"the shape in current model is {_size(wanted)}."
-        )
+        raise _MisfitError(wrong_size(key, _size(found), _size(wanted)))
     return value
 
 
@@ -117,12 +111,10 @@ def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> N
     kind = cast_kind(found, wanted, lambda: value_range(_as_numpy(value), found))
     if kind is None:
         return
-    fit.casts.append(Cast(key, found.name, wanted.name, kind))
+    cast = Cast(key, found.name, wanted.name, kind)
+    fit.casts.append(cast)
     if kind in rules.refused:
-        raise _MisfitError(
-            f'"{key}": casting {found} from the checkpoint to {wanted} of the model would lose values ({kind}). '
-            f'Convert one of them, or pass allow_casts="{kind}" to accept this.'
-        )
+        raise _MisfitError(lossy(cast))
 
 
 def _check_tie(slots: Slots, index: int, value: Any) -> None:
@@ -130,10 +122,7 @@ def _check_tie(slots: Slots, index: int, value: Any) -> None:
     current = slots.current[index]
     key, theirs = slots.ties.setdefault(("value", id(current)), (slots.keys[index], value))
     if key != slots.keys[index] and not _same(theirs, value):
-        raise _MisfitError(
-            f'"{key}" and "{slots.keys[index]}" are tied in the model but differ in the checkpoint. Exclude one of them, or '
-            "untie them in the model."
-        )
+        raise _MisfitError(differing_ties(key, slots.keys[index]))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -132,8 +132,7 @@ class Plan:
         tied: Mapping[str, str] | None = None,
         advised: bool = True,
     ) -> LoadReport:
-        """Return the report of a load by this plan; with `advised`, it can be printed, and can suggest
-        calls that would work.
+        """Return the report of a load by this plan; `advised`: it can be printed, and can suggest calls that would work.
 
         The arguments are the loader's results; without them, the report is a forecast, in which tensors are cast to the
         dtypes of the slots. Missing names that the plan withheld on purpose are left out.

@@ -10,7 +10,7 @@ from .casts._computed import COMPUTED, computed, elementwise
 from .mapping._copy import independent
 from .mapping._fold import Group, fold, spans
 from .mapping._metadata import renamed as renamed_metadata
-from .mapping._names import Patterns, matcher, nearest, parents
+from .mapping._names import Patterns, check_names, matcher, nearest, parents
 from .mapping._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from .mapping._sections import LINE, Section, as_html, as_text, folded, listed
 from .mapping._short import Short
@@ -77,7 +77,7 @@ __all__ = [
     "Pieces", "Read", "Regional", "RowKind", "Section", "Shareable", "Short", "Source", "Spec", "StateDict",
     "Storage", "Streaming", "Table", "Traits", "ValueRange", "arena", "arguments", "arranged", "as_html", "as_text",
     "box_shown", "boxes_of", "boxes_of_run", "by_source", "cast_array", "cast_kind", "cast_leaf", "check_bounds",
-    "check_reach", "collector_paused", "computed", "contiguous", "contiguous_strides", "copies_of", "dtype",
+    "check_names", "check_reach", "collector_paused", "computed", "contiguous", "contiguous_strides", "copies_of", "dtype",
     "elementwise", "every", "excerpt", "fold", "folded", "have_room", "independent", "is_plain", "join_later",
     "join_pieces", "joined", "leaf_of", "leaves_of", "library", "library_of", "listed", "maker", "maker_of",
     "map_tree", "matcher", "materialize", "memory_at", "memory_of", "narrowed", "nearest", "not_put_back",

@@ -7,6 +7,7 @@ and the full walk (`_read`, or `_loading` for a load) is used instead.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -175,6 +176,23 @@ def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", 
         destination = OrderedDict()
         destination._metadata = OrderedDict()
     return _read(host, module, destination, prefix, keep_vars, [])
+
+
+def named_arguments(args: tuple[Any, ...], destination: Any, prefix: str, keep_vars: bool) -> tuple[Any, str, bool]:
+    """Return the arguments of `Module.state_dict`; those given by position are still accepted, with PyTorch's warning."""
+    if not args:
+        return destination, prefix, keep_vars
+    warnings.warn(
+        "Positional args are being deprecated, use kwargs instead. Refer to "
+        "https://pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.state_dict for details.",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return (
+        args[0] if destination is None else destination,
+        args[1] if len(args) > 1 and prefix == "" else prefix,
+        args[2] if len(args) > 2 and keep_vars is False else keep_vars,
+    )
 
 
 def peek(host: Host, module: Any) -> tuple[dict[str, Any], Any]:

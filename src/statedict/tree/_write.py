@@ -15,7 +15,7 @@ from itertools import compress
 from typing import Any
 
 from statedict.errors import LoadError, NotAStateError
-from statedict.state import raw_values
+from statedict.state import check_names, raw_values
 
 from ._host import EXACT, SOUND, Host, Outcome, Rules, Slots
 from ._loading import ASSIGN, Loading, metadata_at
@@ -49,7 +49,8 @@ def write(
     ask = judge or refuse(type(module).__name__)
     try:
         if not _load_plain(loading, module, values):
-            _check_names(values, rules)
+            if rules.sound:
+                check_names(values)
             loading.load_all(values)
         loading.finish(ask)
     except BaseException:
@@ -67,15 +68,6 @@ def refuse(module: str) -> Judge:
             raise LoadError(text, report=outcome)
 
     return judge
-
-
-def _check_names(values: Mapping[str, Any], rules: Rules) -> None:
-    if rules.sound:
-        for name in values:
-            if not isinstance(name, str):
-                raise NotAStateError(
-                    f"the names in a state dict must be strings, but this one has {name!r} ({type(name).__name__})"
-                )
 
 
 def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:

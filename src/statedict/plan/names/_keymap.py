@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from statedict.errors import CollisionError, NotAStateError
-from statedict.state import StateDict, arguments, as_html, listed, raw_values
+from statedict.errors import CollisionError
+from statedict.state import StateDict, arguments, as_html, check_names, listed, raw_values
 
 from ...errors import printable
 from ..operations._specs import spec_of
@@ -143,11 +143,7 @@ class KeyMap:
         """Return the values of a state by name; raises NotAStateError if a name is not a string."""
         arguments.mappings(state=state)
         given = raw_values(state)
-        for name in given:
-            if not isinstance(name, str):
-                raise NotAStateError(
-                    f"the names in a state dict must be strings, but this one has {arguments.described(name)}"
-                )
+        check_names(given)
         return given
 
     def _renamed(self, state: Mapping[str, Any], names: Mapping[str, str], given: Mapping[str, Any]) -> StateDict:

@@ -12,10 +12,20 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
-from ...errors import printable
+from ...errors import NotAStateError, printable
+from .._arguments import described
 from .._arguments import patterns as checked
 
 Patterns = str | Iterable[str] | None
+
+
+def check_names(names: Iterable[object]) -> None:
+    """Raise NotAStateError if one of the names of a state is not a string."""
+    if {str}.issuperset(map(type, names)):
+        return
+    for name in names:
+        if not isinstance(name, str):
+            raise NotAStateError(f"the names in a state dict must be strings, but this one has {described(name)}")
 
 
 def matcher(patterns: Patterns) -> Callable[[str], bool]:

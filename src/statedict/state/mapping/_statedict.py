@@ -22,7 +22,7 @@ from ..tensors._materialize import materialize
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
-from ._names import Patterns, each, matcher, nearest, warn_of_unknown
+from ._names import Patterns, check_names, each, matcher, nearest, warn_of_unknown
 from ._reader import Reader, with_arrays
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
@@ -68,7 +68,7 @@ class StateDict(MutableMapping[str, Any]):
         self._backend = backend
         self._reader = None
         self.texts = texts
-        _check_names(self._values)
+        check_names(self._values)
 
     @classmethod
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
@@ -84,7 +84,7 @@ class StateDict(MutableMapping[str, Any]):
         try:
             value = self._values[name]
         except (KeyError, TypeError):
-            raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
+            raise self._unknown(name) from None
         if isinstance(value, (Leaf, Compound)):
             if self._reader is None:
                 self._reader = Reader(self._values, self._backend)
@@ -95,15 +95,18 @@ class StateDict(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
-            _check_names([name])
+            check_names([name])
         self._values[name] = value
         if self._reader and isinstance(value, Leaf):
             self._reader.note([name])
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
-            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+            raise self._unknown(name)
         del self._values[name]
+
+    def _unknown(self, name: object) -> UnknownNameError:
+        return UnknownNameError(name, near=nearest(str(name), self._values, 3))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -132,7 +135,7 @@ class StateDict(MutableMapping[str, Any]):
     def move_to_end(self, name: str, last: bool = True) -> None:
         """Move an entry to the end, or to the beginning."""
         if name not in self:
-            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+            raise self._unknown(name)
         self._values[name] = self._values.pop(name)
         if not last:
             self._values, self._reader = {name: self._values.pop(name), **self._values}, None
@@ -159,7 +162,7 @@ class StateDict(MutableMapping[str, Any]):
     def update(self, *args: Any, **kwargs: Any) -> None:
         for other in (*args, kwargs):
             values = raw_values(other) if isinstance(other, Mapping) else _pairs(other)
-            _check_names(values)
+            check_names(values)
             self._values.update(values)
             if self._reader:
                 self._reader.note(values)
@@ -184,7 +187,7 @@ class StateDict(MutableMapping[str, Any]):
     def leaf(self, name: str) -> Leaf | Compound | None:
         """Return the leaf under `name`, or None if the value is not a tensor; reads no tensor."""
         if name not in self:
-            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+            raise self._unknown(name)
         return leaf_of(self._values[name])
 
     def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
@@ -401,14 +404,3 @@ def _pairs(values: Any) -> dict[str, Any]:
         raise NotAStateError(
             f"a state dict is made from a mapping or from pairs (name, value), not from {a(values)}"
         ) from None
-
-
-def _check_names(names: Iterable[Any]) -> None:
-    """Raise NotAStateError if one of the names is not a string."""
-    if {str}.issuperset(map(type, names)):
-        return
-    for name in names:
-        if not isinstance(name, str):
-            raise NotAStateError(
-                f"the names in a state dict must be strings, but this one has {name!r} ({type(name).__name__})"
-            )

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ...errors import BoundsError
+from ._dtype import DType
 
 if TYPE_CHECKING:
     from ._table import Table
-
-
-from math import prod
-
-from ._dtype import DType
 
 
 class Spec(NamedTuple):

@@ -10,8 +10,9 @@ from torch.overrides import is_tensor_like
 
 from statedict.errors import PartError
 from statedict.state import Compound, Leaf, Parts, contiguous, leaf_of, library_of, materialize
+from statedict.tree import not_a_tensor, wrong_size
 
-from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
+from ..tensors._copy_pairs import failed
 from ..tensors._library import TORCH
 from ..tensors._wrapper import (
     inner_tensors,

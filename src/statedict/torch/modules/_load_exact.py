@@ -12,9 +12,9 @@ import torch
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.state import Compound, Leaf, materialize
-from statedict.tree import Fit, Slots
+from statedict.tree import Fit, Slots, not_a_tensor, wrong_size
 
-from ..tensors._copy_pairs import alike, copy_all, failed, is_watched, no_memory, not_a_tensor, wrong_size
+from ..tensors._copy_pairs import alike, copy_all, failed, is_watched, no_memory
 from ..tensors._library import TORCH
 
 

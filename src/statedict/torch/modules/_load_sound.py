@@ -17,7 +17,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from statedict.state import Compound, Leaf, RowKind, Table, cast_kind, not_put_back, single_rows, table_of
-from statedict.tree import Cast, Fit, Rules, Slots
+from statedict.tree import Cast, Fit, Rules, Slots, lossy
 
 from ..tensors._copy_pairs import ORDINARY, addresses, alike, copy_all, failed
 from ..tensors._dtensor import any_sharded
@@ -163,12 +163,10 @@ class _Copying:
         kind = cast_kind(found, wanted, lambda: extent(read_now(value, verify=self.rules.verify)))
         if kind is None:
             return value
-        self.fit.casts.append(Cast(key, found.name, wanted.name, kind))
+        cast = Cast(key, found.name, wanted.name, kind)
+        self.fit.casts.append(cast)
         if kind in self.rules.refused:
-            raise MisfitError(
-                f'"{key}": casting {found} from the checkpoint to {wanted} of the model would lose values ({kind}). '
-                f'Convert one of them, or pass allow_casts="{kind}" to accept this.'
-            )
+            raise MisfitError(lossy(cast))
         # Otherwise PyTorch would warn of the cast that was just allowed, and some programs make warnings errors.
         return read_now(value, verify=self.rules.verify).real if kind == "imaginary" else value
 

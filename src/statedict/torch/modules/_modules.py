@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,17 +20,7 @@ def module_state_dict(
     >>> module_state_dict(torch.nn.Linear(2, 1)).keys()
     odict_keys(['weight', 'bias'])
     """
-    if args:
-        warnings.warn(
-            "Positional args are being deprecated, use kwargs instead. Refer to "
-            "https://pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.state_dict"
-            " for details.",
-            FutureWarning,
-            stacklevel=2,
-        )
-        destination = args[0] if destination is None else destination
-        prefix = args[1] if len(args) > 1 and prefix == "" else prefix
-        keep_vars = args[2] if len(args) > 2 and keep_vars is False else keep_vars
+    destination, prefix, keep_vars = tree.named_arguments(args, destination, prefix, keep_vars)
     return tree.read(HOST, self, destination=destination, prefix=prefix, keep_vars=keep_vars)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from statedict.state import Compound, Leaf
-from statedict.tree import Slots
+from statedict.tree import Slots, differing_ties
 
 from ..tensors._copy_pairs import ORDINARY, addresses
 from ..tensors._dtypes import TORCH_DTYPES
@@ -39,10 +39,7 @@ def contradictions(
             # The reference to the tensor prevents reuse of its address.
             other, theirs, _ = first.setdefault((place, *_geometry(current)), (key, value, current))
             if other != key and not waiting and not same_elements(theirs, value, current.dtype, verify=verify):
-                found[index] = (
-                    f'"{other}" and "{key}" are tied in the model but differ in the checkpoint. Exclude one of them, or '
-                    "untie them in the model."
-                )
+                found[index] = differing_ties(other, key)
     return found
 
 

@@ -103,21 +103,6 @@ def copy_all(current: list[Any], values: list[Any]) -> None:
             torch._foreach_copy_(tensors, found)
 
 
-def not_a_tensor(key: str, value: object) -> str:
-    return (
-        f'While copying the parameter named "{key}", '
-        "expected torch.Tensor or Tensor-like object from checkpoint but "
-        f"received {type(value)}"
-    )
-
-
-def wrong_size(key: str, found: object, wanted: object) -> str:
-    return (
-        f"size mismatch for {key}: copying a param with shape {found} from checkpoint, "
-        f"the shape in current model is {wanted}."
-    )
-
-
 def failed(key: str, wanted: object, found: object, error: BaseException, action: str = "copying") -> str:
     return (
         f'While {action} the parameter named "{key}", '
