@@ -110,8 +110,8 @@ def merge(
     arguments.texts(method=method)
     if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
         raise TypeError(f"weights= must be a number for each source, not {arguments.described(weights)}")
-    for name, number, kinds in (("density", density, (int, float)), ("decay", decay, (int, float))):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, kinds)):
+    for name, number in (("density", density), ("decay", decay)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
             raise TypeError(f"{name}= must be a number, not {arguments.described(number)}")
     for name, whole in (("seed", seed), ("rank", rank)):
         if whole is not None and (isinstance(whole, bool) or not isinstance(whole, int)):

@@ -73,7 +73,7 @@ def _check_fields(recipe: Any) -> None:
         raise RecipeError("its shape and strides have different lengths")
 
 
-def _state(value: Any, part: Callable[[str], Any], device: str = "cpu") -> Any:
+def _state(value: Any, part: Callable[[str], Any], device: str) -> Any:
     """Return the inert value that a part of a recipe describes; raises RecipeError if it is malformed."""
     if type(value) in PLAIN_TYPES or type(value) in (str, int, float):
         return value

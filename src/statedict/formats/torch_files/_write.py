@@ -72,7 +72,7 @@ def archive_parts(
     return zip_parts(members, last, alignment=alignment, checked=checked)
 
 
-def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Table]]:
+def _pickled(obj: Any, substitute: Callable[[Any], Any]) -> tuple[bytes, list[Packed | Table]]:
     packing = Packing()
     pickled = _emitted(obj, packing, substitute)
     if not packing.settled:

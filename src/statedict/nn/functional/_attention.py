@@ -107,7 +107,7 @@ def multi_head_attention_forward(
         key_padding_mask = None if key_padding_mask is None else key_padding_mask[None, ...]
     length, samples, width = query.shape
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-    q, *more = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
+    q, *more = _projected(query, key, value, in_proj_weight, in_proj_bias, separate)
     q = _heads(xp, q, num_heads)
     k, v = (
         _keys(xp, x, bias, static, num_heads, add_zero_attn)
@@ -135,9 +135,7 @@ def _keys(xp: Namespace, x: Array, bias: Any, static: Any, heads: int, add_zero:
     return xp.concat([x, full(x, (*x.shape[:2], 1, x.shape[3]), 0)], axis=2) if add_zero else x
 
 
-def _projected(
-    xp: Namespace, query: Array, key: Array, value: Array, weight: Any, bias: Any, separate: Any
-) -> list[Array]:
+def _projected(query: Array, key: Array, value: Array, weight: Any, bias: Any, separate: Any) -> list[Array]:
     _, weight, bias = unwrap(weight, bias)
     width = query.shape[-1]
     thirds = [slice(i * width, (i + 1) * width) for i in range(3)]

@@ -250,7 +250,7 @@ def _axes(
     return axes
 
 
-def _slices(x: Array, axis: int, lie: _Axis) -> list[tuple[Any, ...]]:
+def _slices(axis: int, lie: _Axis) -> list[tuple[Any, ...]]:
     """Yield, for each position in a window, the index of this element in all windows."""
     span = (lie.places - 1) * lie.stride + 1
     starts = range(0, lie.kernel * lie.dilation, lie.dilation)
@@ -261,7 +261,7 @@ def _reduced(x: Array, axes: Sequence[_Axis], act: Callable[[Array, Array], Arra
     # The last dimension first: the result is shorter, and slices along the others are whole rows.
     for i in reversed(range(len(axes))):
         axis = x.ndim - len(axes) + i
-        first, *rest = _slices(x, axis, axes[i])
+        first, *rest = _slices(axis, axes[i])
         result = x[first]
         for index in rest:
             result = act(result, x[index])
@@ -273,7 +273,7 @@ def _reduced_with(xp: Namespace, x: Array, numbers: Array, axes: Sequence[_Axis]
     """Return the largest elements and their indices; the first of equal ones in row-major order; NaN counts as largest."""
     for i in reversed(range(len(axes))):
         axis = x.ndim - len(axes) + i
-        first, *rest = _slices(x, axis, axes[i])
+        first, *rest = _slices(axis, axes[i])
         best, chosen = x[first], numbers[first]
         for index in rest:
             better = (x[index] > best) | (xp.isnan(x[index]) & ~xp.isnan(best))
