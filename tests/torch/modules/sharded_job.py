@@ -488,8 +488,11 @@ def resident(field):
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def main(folder, count, *functions, known=None):
-    """`known`: the functions by name, where they are not those of this file."""
+def main(folder, count, *functions, known=None, files=files):
+    """Run functions on `count` ranks; each gets the folder, and what `files(folder)` has made there before.
+
+    `known`: the functions by name, where they are not those of this file.
+    """
     made = files(folder)
     children = []
     for rank in range(count):

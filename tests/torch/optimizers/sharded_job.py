@@ -1,16 +1,10 @@
-"""Runs functions of this file on several ranks: forked from a process that has imported everything.
-
-`python sharded_job.py FOLDER RANKS FUNCTION …`: prints what all ranks return for each function, as a JSON list, a line each.
-The exit code is 1 if a rank failed.
-"""
+"""Runs functions of this file on several ranks, as `modules/sharded_job` does; prints what all ranks return for each."""
 
 from __future__ import annotations
 
 import copy
-import json
 import os
 import sys
-import traceback
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -19,6 +13,7 @@ import torch
 import torch._dynamo  # every optimizer imports it when it is made: seconds, for each rank
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from tests.torch.modules.sharded_job import Counting, main
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -285,26 +280,6 @@ def parts(folder, made):
     return told
 
 
-class Counting:
-    """A File that counts the bytes that are read."""
-
-    def __init__(self, file):
-        self._file = file
-        self.count = 0
-
-    def read(self, offset, nbytes):
-        self.count += nbytes
-        return self._file.read(offset, nbytes)
-
-    def read_into(self, spans):
-        spans = list(spans)
-        self.count += sum(len(into) for _, into in spans)
-        self._file.read_into(spans)
-
-    def __getattr__(self, name):
-        return getattr(self._file, name)
-
-
 def counted(folder, made):
     """The bytes that this rank reads of the state of row shards, and the bytes that it keeps."""
     torch.manual_seed(0)
@@ -357,35 +332,17 @@ def cast(folder, made):
     return [str(state["step"].dtype), len(report.cast)]
 
 
-def main(folder, count, *functions):
-    made = files(folder)
-    children = []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            run(folder, rank, count, functions, made)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    sys.exit(int(any(codes)))
+def by_rank(function):
+    """The function, with the answers of all ranks as its answer."""
 
+    def act(folder, made):
+        answers = [None] * dist.get_world_size()
+        dist.all_gather_object(answers, function(folder, made))
+        return answers
 
-def run(folder, rank, count, functions, made):
-    code = 1
-    try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=count)
-        for name in functions:
-            answers = [None] * count
-            dist.all_gather_object(answers, globals()[name](folder, made))
-            if rank == 0:
-                print(json.dumps(answers), flush=True)
-        dist.destroy_process_group()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+    return act
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    folder, count, *names = sys.argv[1:]
+    main(Path(folder), int(count), *names, known={name: by_rank(globals()[name]) for name in names}, files=files)

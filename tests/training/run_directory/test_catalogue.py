@@ -1,10 +1,10 @@
 """The checkpoints of a run are listed at every save, and each manifest is read once."""
 
 import os
-import sys
 from dataclasses import replace
 
 import pytest
+from tests.cost import calls
 
 from statedict import CheckpointManager
 from statedict.formats import runs
@@ -72,21 +72,6 @@ def test_a_directory_without_a_manifest_is_not_listed(tmp_path):
     assert Catalogue(tmp_path / "none").saved() == Catalogue(tmp_path / "step-0000000002").saved() == []
 
 
-def calls_of(act):
-    """How many Python functions are called."""
-    count = [0]
-
-    def watch(frame, event, argument):
-        count[0] += event in ("call", "c_call")
-
-    sys.setprofile(watch)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-    return count[0]
-
-
 @pytest.mark.only_on("linux")  # a simulated system makes calls of its own
 def test_a_save_of_thousands_of_checkpoints_costs_what_listing_them_does(tmp_path, reads):
     """Twice as many old checkpoints cost at most some thirty calls for each."""
@@ -95,7 +80,7 @@ def test_a_save_of_thousands_of_checkpoints_costs_what_listing_them_does(tmp_pat
         for first in (0, 60):
             for step in range(first, first + 60):
                 manager.save(step)
-            costs.append(calls_of(lambda: manager.save(999)))
+            costs.append(calls(lambda: manager.save(999)))
     assert costs[1] - costs[0] < 60 * 30
 
 

@@ -1,9 +1,8 @@
 """What training does not change is written once, whatever it is called, and at a cost in proportion."""
 
-import sys
-
 import pytest
 import torch
+from tests.cost import calls
 
 from statedict import CheckpointManager, StateDict
 from statedict.training.saving import _frozen
@@ -64,20 +63,6 @@ def test_frozen_tensors_that_are_not_strided_are_saved_with_the_rest(tmp_path, w
     assert torch.equal(saved.quantised.dequantize(), again.quantised.dequantize())
 
 
-def calls_of(act):
-    count = [0]
-
-    def watch(frame, event, argument):
-        count[0] += event in ("call", "c_call")
-
-    sys.setprofile(watch)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-    return count[0]
-
-
 def test_many_frozen_parameters_cost_in_proportion(worth):
     """Four times as many take about four times as many calls."""
     costs = []
@@ -85,5 +70,5 @@ def test_many_frozen_parameters_cost_in_proportion(worth):
         model = Odd(count)
         state = dict(model.state_dict())
         names = frozenset(state) - {"w[1]0"}
-        costs.append(calls_of(lambda state=state, names=names: _frozen.split(StateDict(state), names)))
+        costs.append(calls(lambda state=state, names=names: _frozen.split(StateDict(state), names)))
     assert costs[1] < 6 * costs[0]
