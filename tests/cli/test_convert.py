@@ -191,15 +191,6 @@ def test_the_bar_is_shown_on_a_terminal_only(monkeypatch):
     assert "16.0/16.0 kB" in terminal.getvalue()
 
 
-def test_casting_keeps_ties(call, tmp_path):
-    """Tied tensors are cast once, and tied in the file that is written."""
-    weight = torch.ones(4, 2)
-    torch.save({"embedding": weight, "head": weight}, tmp_path / "a.pt")
-    assert call("convert", tmp_path / "a.pt", tmp_path / "b.pt", "--dtype", "bfloat16").code == 0
-    with statedict.open(tmp_path / "b.pt") as checkpoint:
-        assert checkpoint.state_dict().tied == [("embedding", "head")]
-
-
 def test_metadata_goes_along(call, tmp_path):
     """Text kept with the file is kept; where the format has no room for it, that is told."""
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"rank": "8"})

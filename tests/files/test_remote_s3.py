@@ -70,17 +70,6 @@ def test_shards_are_read_from_s3(bucket, tmp_path):
         statedict.load(f"{url}/m.safetensors.index.json", backend="numpy")
 
 
-def test_a_model_is_loaded_from_s3(bucket, tmp_path):
-    """Straight into its parameters."""
-    torch = pytest.importorskip("torch")
-    url, system = bucket
-    wanted, given = torch.nn.Linear(700, 700), torch.nn.Linear(700, 700)
-    torch.save(wanted.state_dict(), tmp_path / "m.pt")
-    system.put(str(tmp_path / "m.pt"), "weights/m.pt")
-    statedict.load_state_dict(given, f"{url}/m.pt")
-    assert torch.equal(wanted.weight, given.weight)
-
-
 def test_an_object_that_is_replaced_is_found(bucket, tmp_path):
     """By its ETag."""
     url, system = bucket

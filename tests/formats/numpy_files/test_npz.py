@@ -267,12 +267,6 @@ def test_ties_that_cannot_be_are_refused():
         opened(raw.replace(b'{"tied": "a"}', b'{"tied":  1 }'))
 
 
-def test_limits_hold():
-    """An archive with more members than allowed is refused."""
-    with pytest.raises(LimitError, match="zip_members"):
-        opened(written({"a": np.ones(1), "b": np.ones(1)}), limits=Limits(zip_members=1))
-
-
 class Runs:
     def __reduce__(self):
         return (print, ("it ran",))

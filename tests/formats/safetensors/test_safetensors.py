@@ -13,7 +13,7 @@ from statedict import formats
 from statedict.errors import ChecksumError, FormatError, LimitError, SaveError, TruncatedError
 from statedict.formats import Limits
 from statedict.formats.safetensors._write import live_tensors
-from statedict.state import DTYPES, Compound, StateDict, contiguous, leaf_of, library, materialize, read_array
+from statedict.state import DTYPES, Compound, contiguous, leaf_of, library, materialize, read_array
 
 torch = pytest.importorskip("torch")
 stock = pytest.importorskip("safetensors.torch")
@@ -153,13 +153,6 @@ def test_load_of_save_is_the_state(content, metadata):
         for found in (read_array(checkpoint.object[name]), reference[name].numpy()):
             assert (found.dtype, found.shape) == (array.dtype, array.shape)
             assert (found == array).all()
-
-
-def test_modules_metadata_rides_along():
-    """`_metadata` is written and read."""
-    state = StateDict({"bn.weight": np.ones(2)}, {"": {"version": 1}, "bn": {"version": 2}})
-    found = opened(written(state)).object
-    assert found._metadata == OrderedDict([("", {"version": 1}), ("bn", {"version": 2})])
 
 
 def test_many_tensors_are_written_as_few_are(stock_load):

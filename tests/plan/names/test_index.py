@@ -33,8 +33,8 @@ def few(request, monkeypatch):
 
 @pytest.mark.usefixtures("few")
 @given(st.permutations(TEMPLATES), st.lists(components, min_size=1, max_size=6).map(".".join))
-def test_the_first_rule_that_fits_counts(templates, name):
-    """The first matching rule applies, whatever its kind."""
+def test_the_first_of_many_rules_counts(templates, name):
+    """The first rule that matches applies, in whatever order and however they are indexed."""
     rules = [f"{template} -> new{n}.{template}" for n, template in enumerate(templates)]
     alone = (new for rule in rules if (new := KeyMap(rule)(name)) != name)
     assert KeyMap(rules)(name) == next(alone, name)
