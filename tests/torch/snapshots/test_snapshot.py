@@ -83,14 +83,6 @@ def test_training_does_not_change_a_snapshot():
     assert not any(value.requires_grad for value in taken.values())
 
 
-def test_a_snapshot_loads_in_pytorch():
-    """A snapshot goes back through PyTorch's own `load_state_dict`, with its metadata."""
-    model, other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-    nn.init.normal_(model.weight)
-    other.load_state_dict(snapshot(model))
-    assert bits(model.weight) == bits(other.weight)
-
-
 def test_a_modules_own_state_dict_is_asked():
     """A model whose class overrides `state_dict` is copied as that gives it."""
 
