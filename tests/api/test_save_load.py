@@ -10,6 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from tests.archives import packed, unpacked
 from tests.hostile.build import pickles as p
 from tests.hostile.build.torch_zips import torch_zip
 from torch import nn
@@ -93,9 +94,7 @@ def test_what_cannot_be_mapped_is_read_if_it_is_little(tmp_path, monkeypatch):
     """An archive whose members are compressed or not aligned is not quietly read where a mapping was asked for."""
     statedict.save({"w": np.arange(1000.0)}, tmp_path / "m.pt")
     for name, method in (("stored.pt", zipfile.ZIP_STORED), ("deflated.pt", zipfile.ZIP_DEFLATED)):
-        with zipfile.ZipFile(tmp_path / "m.pt") as old, zipfile.ZipFile(tmp_path / name, "w", method) as new:
-            for entry in old.namelist():
-                new.writestr(entry, old.read(entry))
+        (tmp_path / name).write_bytes(packed(unpacked(tmp_path / "m.pt"), method))
         mapped = statedict.load(tmp_path / name, mmap=True, backend="numpy")
         assert (mapped["w"] == np.arange(1000.0)).all()
     monkeypatch.setattr("statedict.state.tensors._materialize.UNMAPPED", 7999)
@@ -289,7 +288,7 @@ def test_arrays_in_a_tree_stay_arrays(tmp_path):
 @pytest.mark.parametrize("count", [3, 40])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
 def test_a_tensor_whose_memory_was_freed_is_not_saved(tmp_path, suffix, count):
-    """What FSDP leaves of a parameter between steps is no tensor to save: the file that is there stays as it is."""
+    """A tensor whose memory was freed, as FSDP does between steps, is refused, and the existing file stays."""
     path = tmp_path / f"a{suffix}"
     state = {f"w{n}": torch.ones(3) for n in range(count)}
     statedict.save(state, path)
@@ -321,7 +320,7 @@ UNLIVING = {
 
 @pytest.mark.parametrize("name", UNLIVING)
 def test_what_torch_cannot_make_is_a_damaged_file(name):
-    """Whatever a file says, `load` gives it, or raises an error of ours."""
+    """If PyTorch cannot make what a file describes, `load` raises FormatError; NumPy can have it."""
     pickle, says = UNLIVING[name]
     with pytest.raises(statedict.errors.FormatError, match=says):
         statedict.load(torch_file(pickle))
@@ -330,12 +329,12 @@ def test_what_torch_cannot_make_is_a_damaged_file(name):
 
 @pytest.mark.parametrize("location", ["cpu:abc", "meta:x", "cpu:-1", "cuda:-1", "distributed", "\n"])
 def test_a_location_that_is_no_device_is_the_cpu(location):
-    """Where a tensor was is a word of the file."""
+    """A location in a file that is not a device means the CPU."""
     assert statedict.load(torch_file(p.tensor(p.storage(location=location)))).tolist() == [1, 2, 3, 4]
 
 
 def test_keys_can_be_tensors():
-    """As torch.load has it: a dict by tensors, a set of them."""
+    """Tensors can be the keys of a dict and the items of a set, as with torch.load."""
     tree = {torch.ones(2): "value", "set": {torch.zeros(1)}, torch.Size([1, 2]): 3}
     file = io.BytesIO()
     torch.save(tree, file)
@@ -369,7 +368,7 @@ def test_a_view_on_the_meta_device_stays_a_view():
 
 
 def test_a_dimension_of_one_may_have_any_stride():
-    """PyTorch allows it, and it says nothing."""
+    """A dimension of size 1 may have any stride, as in PyTorch."""
     file = torch_file(p.dict_((p.text("w"), p.tensor(size=(1, 4), stride=(2**63 - 1, 1)))))
     assert statedict.load(file, backend="numpy")["w"].tolist() == [[1, 2, 3, 4]]
 

@@ -6,11 +6,11 @@ import io
 import json
 import tempfile
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.archives import deflated
 from tests.hostile.build import gguf, pickles, streams, torch_zips
 
 import statedict
@@ -73,12 +73,7 @@ class TestTorchDeflated(TestTorchByTorch):
     test_reading_needs_the_memory_of_one_tensor = None
 
     def write(self, state, metadata):
-        out = io.BytesIO()
-        old = zipfile.ZipFile(io.BytesIO(super().write(state, metadata)))
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
-            for name in old.namelist():
-                new.writestr(name, old.read(name))
-        return out.getvalue()
+        return deflated(super().write(state, metadata))
 
 
 class TestTorchLegacy(FormatSuite):

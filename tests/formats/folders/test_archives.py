@@ -43,7 +43,7 @@ def test_an_unpacked_zip_of_stable_baselines_is_the_same(tmp_path):
 
 
 def test_a_damaged_member_leaves_the_others(tmp_path):
-    """It is named with the archive; the rest loads."""
+    """A damaged member is named with the archive, and the rest loads."""
     path = layouts.sb3(tmp_path / "ppo.zip", Training())
     raw = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -66,7 +66,7 @@ def test_a_model_archive_is_its_weights(tmp_path, compression):
 
 
 def test_a_large_compressed_member_is_not_decompressed(tmp_path):
-    """It would be held in memory; the error says what to do."""
+    """A large compressed member is refused, because it would be held in memory; the error says what to do."""
     path = layouts.mar(tmp_path / "m.mar", {"w": torch.zeros(1 << 20)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(
         FormatError, match=r"m\.mar: model\.pt: this member is compressed \(unpack the archive, and open"

@@ -54,7 +54,7 @@ def test_shards_behind_a_url_are_found(place, tmp_path):
 
 
 def test_a_pipeline_behind_a_url_is_one_tree(place, tmp_path):
-    """Its folders are listed once each."""
+    """A pipeline behind a URL is one tree, and each of its folders is listed once."""
     put, listed = place
     url = put(layouts.pipeline(tmp_path / "sd"))
     with statedict.open(url) as checkpoint:

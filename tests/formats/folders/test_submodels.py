@@ -29,7 +29,7 @@ def test_a_pipeline_is_one_tree(tmp_path, variant, suffix):
 
 
 def test_the_plain_weights_win_over_a_variant(tmp_path):
-    """As in diffusers."""
+    """Of plain weights and a variant, the plain ones are read, as in diffusers."""
     pipeline(tmp_path, variant="fp16")
     zeros = {name: value * 0 for name, value in layouts.model(1).state_dict().items()}
     write(tmp_path, {"unet/diffusion_pytorch_model.safetensors": zeros})
@@ -38,7 +38,7 @@ def test_the_plain_weights_win_over_a_variant(tmp_path):
 
 
 def test_a_sharded_model_of_a_pipeline_is_one_root(tmp_path):
-    """With an index, or, for a variant, without one that is found."""
+    """A sharded model of a pipeline is one root, with an index, or without one for a variant."""
     pipeline(tmp_path)
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     state = layouts.model(1).state_dict()
@@ -85,7 +85,7 @@ def test_a_damaged_model_leaves_the_others(tmp_path):
 
 
 def test_a_damaged_index_is_an_error(tmp_path):
-    """It is a JSON object in which each key is there once."""
+    """An index that is not a JSON object, or has a key twice, is refused."""
     folder = pipeline(tmp_path)
     (folder / "model_index.json").write_bytes(b"{")
     with pytest.raises(FormatError, match=r"model_index.json.*: invalid JSON"):

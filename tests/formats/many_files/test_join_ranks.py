@@ -53,7 +53,7 @@ def test_shared_values_stay_shared_and_cycles_end():
 
 
 def test_lists_of_different_lengths_are_those_of_the_first_rank():
-    """Their items do not correspond."""
+    """Lists of different lengths are those of the first rank, because their items do not correspond."""
     assert join_ranks([{"l": [1]}, {"l": [2, 3]}], "folder") == {"l": [1]}
 
 
@@ -69,14 +69,14 @@ def test_a_missing_part_can_be_told_from_one_that_overlaps():
 
 
 def test_parts_of_different_tensors_are_refused():
-    """In dtype or shape."""
+    """Parts of tensors that differ in dtype or shape are refused."""
     for other in (part(3, 6, WHOLE.astype(np.float32)), part(3, 6, shape=(7, 2))):
         with pytest.raises(FormatError, match=r"its parts (differ in dtype|belong to tensors of different shapes)"):
             join_ranks([{"w": part(0, 3)}, {"w": other}], "folder")
 
 
 def test_a_rank_may_have_no_elements():
-    """Its part is an empty box."""
+    """A rank without elements of a tensor has an empty box of it."""
     empty = part_at(leaf_of(np.empty((0, 2))), (6, 2), [], "rows")
     assert np.array_equal(read_array(join_ranks([{"w": empty}, {"w": part(0, 6)}], "folder")["w"]), WHOLE)
 

@@ -6,6 +6,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.archives import packed
 
 import statedict
 from statedict import formats
@@ -186,11 +187,7 @@ def test_what_npy_cannot_hold_is_refused():
 
 
 def archive(**members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as new:
-        for name, raw in members.items():
-            new.writestr(f"{name}.npy", raw)
-    return out.getvalue()
+    return packed({f"{name}.npy": raw for name, raw in members.items()})
 
 
 def header(text, version=b"\1\0"):

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.archives import packed
 
 from statedict.errors import SaveError
 from statedict.formats._pickle import Pair, Placement, Size, TorchConstant, emit, parse
@@ -142,16 +143,8 @@ def test_bytes_are_torchs(saved, write, name):
 
 
 def stored(pickled: bytes, storages: list[bytes]) -> io.BytesIO:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in {
-            "data.pkl": pickled,
-            "version": b"3\n",
-            **{f"data/{n}": raw for n, raw in enumerate(storages)},
-        }.items():
-            archive.writestr(f"archive/{name}", content)
-    file.seek(0)
-    return file
+    data = {f"archive/data/{n}": raw for n, raw in enumerate(storages)}
+    return io.BytesIO(packed({"archive/data.pkl": pickled, "archive/version": b"3\n", **data}))
 
 
 def kept(value: object, **arguments: object) -> tuple[bytes, list[bytes]]:

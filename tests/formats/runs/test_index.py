@@ -39,7 +39,7 @@ def test_every_truncation_and_every_flipped_bit_is_an_error():
     ],
 )
 def test_a_folder_of_another_step_and_a_wrong_type_are_errors(change):
-    """Also if the checksum is right."""
+    """An index of another step, or with a value of a wrong type, is an error, also if its checksum is right."""
     content = INDEX.dump().partition(b',\n "crc32"')[0]
     assert change[0] in content
     with pytest.raises(FormatError, match="the index of the run is damaged"):
@@ -47,7 +47,7 @@ def test_a_folder_of_another_step_and_a_wrong_type_are_errors(change):
 
 
 def test_a_newer_version_is_not_damage():
-    """Its error says to upgrade."""
+    """The error for an index of a newer version says to upgrade."""
     content = INDEX.dump().partition(b',\n "crc32"')[0].replace(b'"version": 1', b'"version": 2')
     with pytest.raises(NewerVersionError, match="upgrade statedict"):
         parse_index(seal(content), ".run")
@@ -88,7 +88,7 @@ class Changing:
 
 
 def test_an_index_that_changes_while_it_is_read_is_read_again():
-    """So often that another process must be at fault, or the store."""
+    """An index that changes while it is read is read again; if that goes on, it is an error."""
     assert read_index(Changing(ATTEMPTS - 1)) == INDEX
     with pytest.raises(
         FileChangedError, match="100 attempts: another process changes the run all the time, or the store"

@@ -23,7 +23,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_all_checkpoints_oldest_first(tmp_path, name):
-    """By their numbers, as numbers; the newest is marked."""
+    """Checkpoints are listed in the order of their numbers, and the newest is marked."""
     make, numbers = MAKERS[name]
     listed = steps(make(tmp_path))
     assert [step.number for step in listed] == numbers
@@ -44,7 +44,7 @@ def test_a_checkpoint_is_described_by_its_files(tmp_path):
 
 
 def test_metrics_of_the_last_evaluation(tmp_path):
-    """From the history of transformers' Trainer, without times and rates."""
+    """Metrics come from the last evaluation in the history of transformers' Trainer, without times and rates."""
     assert [step.metrics for step in steps(layouts.transformers(tmp_path))] == [
         {"eval_loss": 1 / 9},
         {"eval_loss": 0.002},
@@ -84,7 +84,7 @@ def test_a_marker_that_names_a_missing_checkpoint(tmp_path):
 
 
 def test_our_own_checkpoints_are_listed_by_their_manager(tmp_path):
-    """They are not another framework's; nor is an empty directory."""
+    """A run of our own, and an empty directory, are not listed as a run of another framework."""
     with statedict.CheckpointManager(tmp_path / "run", random=False, durable=False) as manager:
         manager.save(1, model=torch.nn.Linear(1, 1))
     (tmp_path / "empty").mkdir()

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from tests.archives import packed, unpacked
 
 import statedict
 from statedict import formats
@@ -64,20 +65,6 @@ def latest(raw):
     return raw
 
 
-def members_of(raw):
-    """The members of an archive by name."""
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def package(members, method=zipfile.ZIP_STORED):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
 def opened(raw):
     return formats.open(io.BytesIO(raw))
 
@@ -123,8 +110,8 @@ def eight(program, raw):
     from torch._export.serde.serialize import serialize
 
     artifact = serialize(program)
-    (top,) = {name.partition("/")[0] for name in members_of(raw)}
-    kept = {n: d for n, d in members_of(raw).items() if "/data/weights/" not in n and "/data/constants/" not in n}
+    (top,) = {name.partition("/")[0] for name in unpacked(raw)}
+    kept = {n: d for n, d in unpacked(raw).items() if "/data/weights/" not in n and "/data/constants/" not in n}
     return {
         f"{top}/data/weights/model.pt": artifact.state_dict,
         f"{top}/data/constants/model.pt": artifact.constants,
@@ -147,7 +134,7 @@ def test_a_package_is_read_as_torch_export_load_reads_it(raw):
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
 def test_packages_before_2_8_are_read(program, suffix):
     """They are files of torch.save without a folder; what torch.export.load reads of them is read."""
-    raw = package(flat(program, suffix))
+    raw = packed(flat(program, suffix))
     check(raw, torch.export.load(io.BytesIO(raw)))
     with opened(raw) as checkpoint:
         assert checkpoint.texts == {"note.txt": "hello"}
@@ -155,17 +142,17 @@ def test_packages_before_2_8_are_read(program, suffix):
 
 
 def test_packages_of_2_8_are_read(program, latest):
-    """Their weights and constants are one file of torch.save each."""
-    made = package(eight(program, latest))
+    """Packages of 2.8, whose weights and constants are one file of torch.save each, are read."""
+    made = packed(eight(program, latest))
     check(made, torch.export.load(io.BytesIO(made)))
 
 
 def test_packages_that_were_compressed_again_are_read(program):
     """Deflated members are decompressed within the limits."""
-    check(package(flat(program), zipfile.ZIP_DEFLATED), program)
+    check(packed(flat(program), zipfile.ZIP_DEFLATED), program)
 
 
-def test_a_module_loads_from_its_package(raw, tmp_path):
+def test_a_module_loads_from_its_packed(raw, tmp_path):
     """`load_state_dict` fills the module that was exported, and `convert` writes its state dict."""
     from statedict.cli import main
 
@@ -185,7 +172,7 @@ def test_a_module_loads_from_its_package(raw, tmp_path):
 
 
 def test_a_module_without_parameters_has_an_empty_state_dict():
-    """Its constants are not taken for its state dict."""
+    """If a module has no parameters, its state dict is empty, and its constants are not taken for it."""
 
     class Nothing(torch.nn.Module):
         def forward(self, x):
@@ -246,7 +233,7 @@ def test_weights_of_aotinductor_are_read(program):
 
 def test_compiled_code_without_weights_is_named():
     """The error lists the members and says how to get at the weights."""
-    raw = package({"data/aotinductor/model/a.so": b"\x7fELF", "archive_format": b"pt2", "version": b"1"})
+    raw = packed({"data/aotinductor/model/a.so": b"\x7fELF", "archive_format": b"pt2", "version": b"1"})
     with pytest.raises(
         UnknownFormatError, match=r"contains no tensors; its members: data/aotinductor/model/a\.so.*torch\.save"
     ):
@@ -255,7 +242,7 @@ def test_compiled_code_without_weights_is_named():
 
 def test_pickled_payloads_are_data(latest):
     """Objects and tensors of other classes are pickles in the archive: nothing that they name is imported."""
-    members = members_of(latest)
+    members = unpacked(latest)
     config = next(name for name in members if name.endswith("constants_config.json"))
     entries = json.loads(members[config])
     entries["config"]["thing"] = {
@@ -264,19 +251,19 @@ def test_pickled_payloads_are_data(latest):
     members[config] = json.dumps(entries).encode()
     folder = config.rpartition("/")[0]
     members[f"{folder}/opaque_obj_0"] = b"cos\nsystem\n(S'exit 1'\ntR."
-    with opened(package(members)) as checkpoint:
+    with opened(packed(members)) as checkpoint:
         assert isinstance(checkpoint.object["constants"]["thing"], Opaque)
         assert checkpoint.dangerous == ["os.system"]
 
 
 def changed(raw, change, name="weights_config.json"):
     """The package with its configuration changed."""
-    members = members_of(raw)
+    members = unpacked(raw)
     config = next(each for each in members if each.endswith(name))
     entries = json.loads(members[config])
     change(entries["config"])
     members[config] = json.dumps(entries).encode()
-    return package(members)
+    return packed(members)
 
 
 def meta(**fields):
@@ -321,11 +308,11 @@ def test_a_hint_of_a_symbolic_size_is_used(latest):
 
 
 def test_a_missing_member_is_named_and_the_rest_loads(latest):
-    """Its tensors are absent; an error that needs one names the member."""
-    members = members_of(latest)
+    """The tensors of a missing member are absent; the error for one names the member."""
+    members = unpacked(latest)
     lost = next(name for name in members if name.endswith("/weight_0"))
     del members[lost]
-    with opened(package(members)) as checkpoint:
+    with opened(packed(members)) as checkpoint:
         state = checkpoint.state_dict()
         (name,) = [name for name, leaf in state.leaves() if isinstance(leaf, Absent)]
         with pytest.raises(FormatError, match=f"{lost}.*missing"):
@@ -348,10 +335,10 @@ def test_damage_is_detected(latest):
 
 def test_damaged_inputs_do_not_prevent_loading(program, latest):
     """A root other than the state dict that cannot be read is left out, and `verify` says why."""
-    members = members_of(latest)
+    members = unpacked(latest)
     inputs = next(name for name in members if "sample_inputs" in name)
     members[inputs] = members[inputs][:100]
-    with opened(package(members)) as checkpoint:
+    with opened(packed(members)) as checkpoint:
         assert list(checkpoint.object) == ["state_dict", "constants"]
         assert list(checkpoint.unopened) == ["example_inputs"]
         assert [(f.level, f.where) for f in checkpoint.verify()] == [("error", "example_inputs")]
@@ -360,10 +347,10 @@ def test_damaged_inputs_do_not_prevent_loading(program, latest):
 def test_big_endian_payloads_are_turned(latest):
     """The member `byteorder` says in which order the bytes of the payloads are."""
     members = {}
-    for name, data in members_of(latest).items():
+    for name, data in unpacked(latest).items():
         turned = np.frombuffer(data, ">f4").astype("<f4").tobytes() if name.endswith("/weight_4") else data
         members[name] = b"big" if name.endswith("byteorder") else turned
-    with opened(latest) as plain, opened(package(members)) as checkpoint:
+    with opened(latest) as plain, opened(packed(members)) as checkpoint:
         member = "weight_4"
         named = {n: leaf.storage.where.member for n, leaf in plain.state_dict().leaves()}
         (name,) = [n for n, found in named.items() if found.endswith(f"/{member}")]
@@ -374,6 +361,6 @@ def test_an_archive_that_torch_load_can_read_is_a_file_of_torch_save():
     """A member `archive_format` beside `data.pkl` does not hide what PyTorch would load."""
     file = io.BytesIO()
     torch.save({"weight": torch.ones(2)}, file)
-    members = members_of(file.getvalue())
-    with opened(package({**members, "archive/archive_format": b"pt2"})) as checkpoint:
+    members = unpacked(file.getvalue())
+    with opened(packed({**members, "archive/archive_format": b"pt2"})) as checkpoint:
         assert checkpoint.format == "torch"

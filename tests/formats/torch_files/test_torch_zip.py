@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from tests.archives import packed, unpacked
 
 from statedict import formats
 from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError
@@ -137,15 +138,12 @@ def test_what_is_known_without_reading():
 
 def rezipped(raw, method=zipfile.ZIP_STORED, drop=(), replace=None, folder=True):
     """The archive as another tool would write it, some members left out or replaced."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(out, "w", compression=method) as new:
-        if folder:
-            new.writestr("archive/", b"")
-        for name in old.namelist():
-            inside = name.partition("/")[2]
-            if inside and inside not in drop:
-                new.writestr(name, (replace or {}).get(inside, old.read(name)))
-    return out.getvalue()
+    members = {"archive/": b""} if folder else {}
+    for name, content in unpacked(raw).items():
+        inside = name.partition("/")[2]
+        if inside and inside not in drop:
+            members[name] = (replace or {}).get(inside, content)
+    return packed(members, method)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -403,10 +401,8 @@ def test_who_wrote_a_file(tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "theirs.pt")
     formats.write({"w": torch.ones(3)}, tmp_path / "ours.pt")
     formats.write({"w": torch.ones(3)}, tmp_path / "noted.pt", metadata={"a": "b"})
-    with zipfile.ZipFile(tmp_path / "ours.pt") as old, zipfile.ZipFile(tmp_path / "remade.pt", "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            new.writestr(name, b"\0" * len(data) if name.endswith("data/0") else data)
+    members = unpacked(tmp_path / "ours.pt")
+    (tmp_path / "remade.pt").write_bytes(packed({**members, "archive/data/0": bytes(len(members["archive/data/0"]))}))
     producers = {}
     for path in tmp_path.iterdir():
         with formats.open(path) as checkpoint:

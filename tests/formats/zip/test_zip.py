@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.archives import packed
 from tests.hostile.build.zips import DEFLATED, Member, archive, deflated
 
 from statedict import files
@@ -32,15 +33,6 @@ def written(contents, **options):
     return out.getvalue()
 
 
-def zipped(contents, **options):
-    """An archive as Python's zipfile writes it."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", **options) as archive:
-        for name, raw in contents.items():
-            archive.writestr(name, raw)
-    return out.getvalue()
-
-
 def opened(raw, **options):
     return open_zip(files.open(io.BytesIO(raw)), **options)
 
@@ -56,7 +48,7 @@ SOME = {"a/data.pkl": b"pickle" * 20, "a/data/0": os.urandom(500), "a/data/1": b
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_what_zipfile_writes_is_read(method):
     """Stored and deflated members of Python's zipfile come out as they went in."""
-    assert everything(zipped(SOME, compression=method)) == SOME
+    assert everything(packed(SOME, method)) == SOME
 
 
 def test_streamed_and_wide_members_are_read():
@@ -82,7 +74,7 @@ def test_streamed_and_wide_members_are_read():
 
 def test_entries_of_folders_are_left_out():
     """Entries of folders, which `zip -r` adds, are not members."""
-    assert everything(zipped({"a/": b"", **SOME})) == SOME
+    assert everything(packed({"a/": b"", **SOME})) == SOME
 
 
 def test_what_we_write_is_read_by_zipfile_and_by_us():
@@ -246,7 +238,7 @@ def test_arrays_and_loop_agree(tmp_path_factory, sizes):
 
 def test_arrays_read_what_zipfile_stores(tmp_path):
     """Members without descriptors are checked at once too; hidden bytes are counted alike."""
-    found, expected = both_ways(zipped(SOME), tmp_path)
+    found, expected = both_ways(packed(SOME), tmp_path)
     assert found == expected
 
 
@@ -283,7 +275,7 @@ def change(raw, at, new):
     return raw[:at] + new + raw[at + len(new) :]
 
 
-GOOD = zipped(SOME)
+GOOD = packed(SOME)
 CENTRAL = GOOD.index(b"PK\1\2")
 END = GOOD.index(b"PK\5\6")
 OURS = written(SOME)
@@ -353,9 +345,7 @@ def test_damage_is_named(name):
     assert caught.value.file == "<BytesIO>"
 
 
-@pytest.mark.parametrize(
-    "raw", [GOOD, OURS, zipped(SOME, compression=zipfile.ZIP_DEFLATED)], ids=["zip", "ours", "deflated"]
-)
+@pytest.mark.parametrize("raw", [GOOD, OURS, packed(SOME, zipfile.ZIP_DEFLATED)], ids=["zip", "ours", "deflated"])
 def test_every_change_is_noticed_or_makes_no_difference(raw):
     """One changed byte, anywhere, gives an error or the same members."""
     expected = everything(raw)
@@ -405,7 +395,7 @@ def test_names_that_readers_disagree_on_are_refused(names, text):
 
 def test_limits_are_named():
     """An archive that exceeds a limit is refused, and the error names the limit."""
-    bomb = zipped({"a/x": bytes(1 << 20)}, compression=zipfile.ZIP_DEFLATED)
+    bomb = packed({"a/x": bytes(1 << 20)}, zipfile.ZIP_DEFLATED)
     for raw, limits, name in [
         (GOOD, Limits(zip_members=3), "zip_members"),
         (members("a" * 2000), Limits(), "zip_name_bytes"),
@@ -460,7 +450,7 @@ def test_bytes_between_members_are_noted():
 
 def test_deflated_members_that_lie_about_their_size():
     """A deflated member that does not decompress to its declared size is an error, and is not decompressed further."""
-    raw = zipped({"a/x": bytes(5000)}, compression=zipfile.ZIP_DEFLATED)
+    raw = packed({"a/x": bytes(5000)}, zipfile.ZIP_DEFLATED)
     central = raw.index(b"PK\1\2")
     for size in (4999, 5001):
         lying = change(change(raw, 22, struct.pack("<I", size)), central + 24, struct.pack("<I", size))
@@ -479,7 +469,7 @@ def test_bytes_after_the_end_of_a_deflated_member_are_refused():
 
 def test_a_large_archive_may_be_decompressed_to_a_multiple_of_its_size():
     """The decompressed size is limited by `inflated_bytes` or by `inflated_ratio`, whichever allows more."""
-    raw = zipped({"a/x": bytes(5000)}, compression=zipfile.ZIP_DEFLATED)
+    raw = packed({"a/x": bytes(5000)}, zipfile.ZIP_DEFLATED)
     ratio = -(-5000 // len(raw))
     assert opened(raw, limits=Limits(inflated_bytes=0, inflated_ratio=ratio)).members["a/x"].nbytes == 5000
     assert opened(raw, limits=Limits(inflated_bytes=5000, inflated_ratio=0)).members["a/x"].nbytes == 5000

@@ -6,11 +6,11 @@ import copy
 import gc
 import io
 import math
-import zipfile
 
 import numpy as np
 import pytest
 import torch
+from tests.archives import packed, unpacked
 
 import statedict
 import statedict.torch
@@ -293,12 +293,10 @@ def test_a_key_that_is_not_a_number(tmp_path, key):
     """A storage whose key is not a number is read by itself, among thousands that are."""
     state, first, path = tensors(), io.BytesIO(), tmp_path / "odd.pt"
     torch.save(state, first)
-    with zipfile.ZipFile(first) as archive, zipfile.ZipFile(path, "w") as odd:
-        for name in archive.namelist():
-            content = archive.read(name)
-            if name.endswith("data.pkl"):
-                text = key.encode()
-                content = content.replace(b"X\1\0\0\0" + b"0q", b"X" + bytes([len(text), 0, 0, 0]) + text + b"q", 1)
-            odd.writestr(f"{name[:-1]}{key}" if name.endswith("data/0") else name, content)
+    members, text = unpacked(first.getvalue()), key.encode()
+    pickled = members["archive/data.pkl"]
+    pickled = pickled.replace(b"X\1\0\0\0" + b"0q", b"X" + bytes([len(text), 0, 0, 0]) + text + b"q", 1)
+    members |= {"archive/data.pkl": pickled, f"archive/data/{key}": members.pop("archive/data/0")}
+    path.write_bytes(packed(members))
     found = statedict.load(path)
     assert all(equal(found[name], tensor) for name, tensor in state.items())

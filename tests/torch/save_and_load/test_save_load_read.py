@@ -7,13 +7,13 @@ import io
 import pickle
 import types
 import warnings
-import zipfile
 from collections import Counter, OrderedDict
 from datetime import date
 
 import numpy as np
 import pytest
 import torch
+from tests.archives import deflated, packed, unpacked
 from torch import nn
 from torch.serialization import LoadEndianness, set_default_load_endianness
 
@@ -178,11 +178,8 @@ def test_classes_are_refused_until_they_are_allowed(new):
 
 
 def _archive(pickled: bytes, **others: bytes) -> io.BytesIO:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in {"data.pkl": pickled, "version": b"3\n", **others}.items():
-            archive.writestr(f"archive/{name}", content)
-    return out
+    members = {"data.pkl": pickled, "version": b"3\n", **others}
+    return io.BytesIO(packed({f"archive/{name}": content for name, content in members.items()}))
 
 
 HOSTILE = {
@@ -209,10 +206,10 @@ HOSTILE = {
 def test_pickles_are_refused_as_pytorch_refuses_them(name):
     """Whatever a pickle tries, type and text of the error are PyTorch's; nothing runs."""
     with pytest.raises(Exception) as theirs:
-        THEIRS(_rewound(_archive(HOSTILE[name])))
+        THEIRS(_archive(HOSTILE[name]))
     newest = torch.__version__ >= (2, 13)  # 2.7 has other texts, and other errors for three of them
     with pytest.raises((type(theirs.value), *([] if newest else [pickle.UnpicklingError]))) as ours:
-        load(_rewound(_archive(HOSTILE[name])))
+        load(_archive(HOSTILE[name]))
     length = 55 if isinstance(theirs.value, RuntimeError) else None
     assert not newest or str(theirs.value)[:length] == str(ours.value)[:length]
 
@@ -225,7 +222,7 @@ def _rewound(file):
 def test_other_protocols_are_warned_of():
     """A pickle of another protocol is tried, and said to be unusual."""
     with pytest.warns(UserWarning, match="Detected pickle protocol 0"):
-        assert load(_rewound(_archive(b"\x80\x00]."))) == []
+        assert load(_archive(b"\x80\x00].")) == []
 
 
 def test_bytes_of_python_2_are_decoded_as_asked():
@@ -296,16 +293,12 @@ def test_skipped_data_is_not_read():
 
 
 def _with_order(obj, order):
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(_saved(obj))) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            if not name.endswith("byteorder"):
-                content = old.read(name)
-                turned = np.frombuffer(content, "<f4").astype(">f4").tobytes() if "/data/" in name else content
-                new.writestr(name, turned)
-        if order is not None:
-            new.writestr("archive/byteorder", order)
-    return _rewound(out)
+    members = unpacked(_saved(obj))
+    del members["archive/byteorder"]
+    data = {
+        name: np.frombuffer(raw, "<f4").astype(">f4").tobytes() for name, raw in members.items() if "/data/" in name
+    }
+    return io.BytesIO(packed(members | data | ({} if order is None else {"archive/byteorder": order})))
 
 
 def test_the_other_byte_order_is_turned():
@@ -352,14 +345,12 @@ def test_safetensors_are_known_by_their_suffix(tmp_path):
 
 
 def test_files_that_cannot_be_mapped_are_refused(tmp_path):
-    """Mapping needs a path and the new format; deflated members are no elements."""
+    """Mapping is refused for file objects, legacy files and deflated members."""
     path = tmp_path / "a.pt"
     SAVE([torch.ones(100)], path)
     with path.open("rb") as file, pytest.raises(ValueError, match="f must be a file path"):
         load(file, mmap=True)
-    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
+    path.write_bytes(deflated(path))
     assert load(path)[0].sum() == 100
     with pytest.raises(RuntimeError, match="compressed in the file"):
         load(path, mmap=True)
@@ -400,12 +391,9 @@ def test_damage_is_an_error(tmp_path):
 
 
 def _without(member, raw):
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            if name != f"archive/{member}":
-                new.writestr(name, old.read(name))
-    return _rewound(out)
+    members = unpacked(raw)
+    del members[f"archive/{member}"]
+    return io.BytesIO(packed(members))
 
 
 def test_file_objects_are_read_from_where_they_stand(tmp_path):
