@@ -27,7 +27,7 @@ ORDINARY = "é漢字😀ßя"
 
 
 def commands(text, lines=False):
-    """The characters of a text that are no ink; of a text of several lines, line ends are."""
+    """The unprintable characters of a text, in which line ends are allowed if it has several lines."""
     return [
         c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") and not (lines and c in "\n\t")
     ]
@@ -134,7 +134,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", FILES)
 def test_no_command_prints_what_a_file_says(place, monkeypatch, capsys, kind, command):
-    """Whatever is in a file, and whatever it is called, no command prints a character that is no ink."""
+    """Whatever is in a file, and whatever its name is, no command prints an unprintable character."""
     monkeypatch.chdir(place)
     file = f"{[*FILES].index(kind)}\x1b]0;name\x07.bin"
     with pytest.raises(SystemExit):

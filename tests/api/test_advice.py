@@ -269,7 +269,7 @@ def test_the_root_that_was_taken_is_told(tmp_path):
 
 
 def test_a_refused_load_says_that_nothing_was_changed():
-    """What would have been loaded is counted, and was not."""
+    """The error of a refused load counts the tensors that would fit, and says that nothing was changed."""
     with pytest.raises(LoadError, match=r"\n\nNothing was changed: 2 missing; 11 tensors would fit\n"):
         statedict.load_state_dict(Net(), state(Net().backbone, "backbone."))
 

@@ -209,7 +209,7 @@ def test_the_error_names_the_argument(number):
 
 
 def test_limits_and_devices(file):
-    """What is no Limits, and what is no device of PyTorch's, is told as that."""
+    """The error for a value that is not a Limits, or not a device of PyTorch, says so."""
     with pytest.raises(TypeError, match=r"limits= must be a statedict\.Limits\(…\), not 3"):
         statedict.open(file, limits=3)
     with pytest.raises(ValueError, match="'nope' is not a device: Expected one of cpu"):

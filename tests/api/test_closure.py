@@ -433,7 +433,7 @@ def test_no_inert_value_reaches_a_module(unknown, strict):
 
 
 def test_what_is_left_out_is_not_held_against_the_rest(unknown):
-    """What is excluded or allowed to be missing is let go; an allowed class is loaded."""
+    """Inert data under a name that is excluded, or allowed to be missing, is ignored; data of an allowed class is loaded."""
     for options in ({"exclude": "_extra_state"}, {"allow_missing": "_extra_state"}):
         model = WithState()
         statedict.load_state_dict(model, unknown, **options)

@@ -82,13 +82,13 @@ def test_a_file_that_runs_code_is_refused_and_can_be_looked_at(tmp_path, model):
     ],
 )
 def test_arguments_of_another_kind(target, source, text):
-    """A class, a swapped pair, a number, a key that is no string."""
+    """The error for a class, swapped arguments, a number, or a key that is not a string says which it is."""
     with pytest.raises(NotAStateError, match=text):
         statedict.load_state_dict(target, source)
 
 
 def test_roots_that_are_not_there_or_not_clear(tmp_path, model):
-    """The choices are listed."""
+    """The error for a missing or ambiguous root lists the choices."""
     states = {"generator": model.state_dict(), "discriminator": model.state_dict()}
     with pytest.raises(
         RootError, match=r"several state dicts.* Available: 'generator', 'discriminator'; choose one with root=$"
@@ -160,6 +160,6 @@ def test_options_that_mean_nothing_are_refused(model, options):
 
 
 def test_a_module_has_one_root(model):
-    """A root that a module does not have is no more ignored than a file's."""
+    """A root that a module does not have is an error, as for a file."""
     with pytest.raises(RootError, match=r"the module given: .*no state dict at 'ema'"):
         statedict.load_state_dict(model, torch.nn.Linear(3, 2), root="ema")

@@ -138,7 +138,7 @@ def test_checkpoints_that_are_open_stay_open(tmp_path):
 
 @pytest.mark.parametrize("act", [statedict.diff, statedict.match, lambda a, b: statedict.merge([a, b])])
 def test_what_is_no_source(act):
-    """Numbers and lists of tensors are no states."""
+    """Numbers and lists of tensors are not sources."""
     with pytest.raises(NotAStateError, match="A source is a path"):
         act(net(), [torch.ones(1)])
 

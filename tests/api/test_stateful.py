@@ -143,7 +143,7 @@ class Sampler:
 
 @pytest.mark.parametrize("kind", ["memory", "file", "root", "object"])
 def test_any_object_with_a_state(tmp_path, kind):
-    """It gets real tensors and arrays, of its own, from a file or memory."""
+    """An object gets tensors and arrays of its own, from a file or memory."""
     sampler, other = Sampler(7), Sampler()
     statedict.save(sampler, tmp_path / "sampler.pt")
     statedict.save({"sampler": sampler.state_dict(), "epoch": 1}, tmp_path / "run.pt")
@@ -163,7 +163,7 @@ def test_any_object_with_a_state(tmp_path, kind):
 
 
 def test_a_failing_object_is_put_back():
-    """What its own loader raises is passed on, and the object is as it was."""
+    """If an object's loader raises, the error is passed on, and the object is as it was."""
     sampler = Sampler(7)
     with pytest.raises(KeyError, match="tensor"):
         statedict.load_state_dict(sampler, {"position": 1})

@@ -35,7 +35,7 @@ MAKE = {
 @pytest.mark.filterwarnings("ignore:.*does not match any name")
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_states_of_states_keep_ties(tied, make):
-    """What is one tensor stays one."""
+    """States that are made of a state keep its ties."""
     made = make(tied)
     assert made.tied == tied.tied == [("e.weight", "h.weight")]
     first, second = (torch.as_tensor(value) for value in made.torch().values())

@@ -149,7 +149,7 @@ def test_a_training_checkpoint_of_a_wrapped_model(tmp_path, api):
 
 
 def test_a_uniform_prefix_is_only_suggested(api):
-    """`backbone.` on every name is no wrapper: nothing is loaded, and the report has the call that would do it."""
+    """`backbone.` on every name is not a wrapper's prefix: nothing is loaded, the report has the call that would load."""
     state = {f"backbone.{name}": value for name, value in Inner().state_dict().items()}
     report = statedict.load_state_dict(Inner(), state, dry_run=True)
     assert not report.ok

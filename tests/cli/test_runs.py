@@ -113,7 +113,7 @@ def test_an_empty_directory(call, tmp_path):
 
 
 def test_a_checkpoint_is_not_a_run(call, run):
-    """It is an error, which names its run."""
+    """The path of a checkpoint is an error that names its run."""
     ended = call("runs", run / "step-0000000010")
     assert (ended.code, ended.out) == (2, "")
     assert f"this is a checkpoint, not a run: pass its run, '{run}'" in " ".join(ended.err.split())
@@ -152,7 +152,7 @@ def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
 
 
 def test_a_run_of_another_framework(call, tmp_path):
-    """Its checkpoints are listed with what is known without opening them."""
+    """Checkpoints of another framework are listed with what is known without opening them."""
     layouts.transformers(tmp_path)
     ended = call("runs", tmp_path)
     assert (ended.code, ended.err) == (0, "")
@@ -216,7 +216,7 @@ def test_every_command_takes_a_run_or_a_step(call, trained, tmp_path, inside):
 
 
 def test_a_file_of_the_run_is_not_overwritten(call, trained):
-    """The output of a command is none of the files in the folder that it reads, at any depth."""
+    """A command does not write to a file in the folder that it reads, at any depth."""
     run, _ = trained
     before = (run / "step-0000000001" / "model.pt").read_bytes()
     ended = call("convert", run, run / "step-0000000001" / "model.pt")

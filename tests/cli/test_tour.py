@@ -27,7 +27,7 @@ def test_the_tour(tmp_path):
 
 @pytest.mark.parametrize("missing", ["torch", "sklearn"])
 def test_what_it_needs(call, monkeypatch, tmp_path, missing):
-    """Without torch or scikit-learn it says which to install, and makes nothing."""
+    """Without torch or scikit-learn the tour says which to install, and writes nothing."""
     from statedict.cli import _tour
 
     monkeypatch.setattr(_tour, "find_spec", lambda name: None if name == missing else object())

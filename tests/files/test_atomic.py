@@ -480,7 +480,7 @@ def test_a_file_object_gets_the_same_bytes():
 
 
 def test_a_target_that_is_neither_is_refused():
-    """What is neither path nor file object is a TypeError."""
+    """A target that is neither a path nor a file object is a TypeError."""
     with pytest.raises(TypeError, match="a path or a binary file object is expected, not int"):
         files.write(3, parts())
 

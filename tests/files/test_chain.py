@@ -21,7 +21,7 @@ def chain(folder):
 
 
 def test_each_file_begins_at_a_multiple_of_64(chain):
-    """What is between two files is zero."""
+    """Each file begins at a multiple of 64 bytes, after zeros."""
     assert chain.starts == [0, 128, 128, 192]
     assert chain.size == 256
     assert chain.read(0, 256) == b"a" * 70 + bytes(58) + b"c" * 64 + b"ddd" + bytes(61)

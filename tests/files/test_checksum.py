@@ -24,7 +24,7 @@ def test_it_is_zlibs_and_combines(data, cut):
 
 
 def test_without_isal_it_is_the_same(monkeypatch):
-    """Where isal is not installed zlib's does, with the same results."""
+    """If isal is not installed, zlib computes the same checksums."""
     monkeypatch.setattr(_checksum, "_crc32", zlib.crc32)
     assert files.crc32(b"statedict") == zlib.crc32(b"statedict")
 

@@ -211,6 +211,6 @@ def test_patience_ends(monkeypatch):
 
 
 def test_a_timeout_is_said_in_words():
-    """Its own text is empty."""
+    """The error for a timeout has words, although the exception's own text is empty."""
     translated = translate(TimeoutError(), "https://me:pw@h/m")
     assert (str(translated.error), translated.transient) == ("https://***@h/m: the server did not answer in time", True)

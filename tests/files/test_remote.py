@@ -138,7 +138,7 @@ def test_trouble_is_tried_again(site, url, fault):
 
 
 def test_tries_are_bounded(site, url):
-    """After five tries it is an error, which says how often."""
+    """After five tries the error is raised, and says how often it was tried."""
     file = files.open(url)
     site.forget()
     site.broken = 503
@@ -151,7 +151,7 @@ def test_tries_are_bounded(site, url):
 
 
 def test_what_will_not_change_is_not_tried_again(site, url):
-    """A status that blames the request is final."""
+    """An HTTP status that blames the request is not tried again."""
     file = files.open(url)
     site.forget()
     site.broken = 400
@@ -162,7 +162,7 @@ def test_what_will_not_change_is_not_tried_again(site, url):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_access_is_said(site, url, status):
-    """As with a local file, it is a PermissionError."""
+    """Refused access is a PermissionError, as with a local file."""
     site.faults = [status] * 99
     with pytest.raises(PermissionError, match=f"HTTP {status}.*: check your credentials: '{url}'"):
         files.open(url)
@@ -221,7 +221,7 @@ def test_ranges_that_are_forgotten_later_are_an_error(site, url):
 
 
 def test_a_file_without_a_length_is_refused(site, url):
-    """Its end cannot be found."""
+    """A file whose length the server does not tell is refused, because its end cannot be found."""
     site.lengths = False
     with pytest.raises(RemoteError, match="does not report the size of the file"):
         files.open(url)
@@ -287,7 +287,7 @@ def test_opened_urls_are_shown_without_secrets(site):
 
 
 def test_a_closed_file_is_not_read(url):
-    """As with local ones: it is the caller's mistake."""
+    """Reading a closed remote file is a ValueError, as with local files."""
     file = files.open(url)
     file.close()
     with pytest.raises(ValueError, match=r"content\.bin has been closed; open it again"):

@@ -103,7 +103,7 @@ def test_part_of_ten_gigabytes_is_read_alone(site):
 
 
 def test_a_server_without_ranges_is_not_read_to_its_end(site):
-    """Ten gigabytes are neither fetched nor kept."""
+    """If a server does not support ranges, a file of ten gigabytes is neither fetched nor kept."""
     torch_file(site.folder)
     site.ranges = False
     with pytest.raises(RemoteError, match="does not support range requests"):
@@ -246,7 +246,7 @@ def test_a_file_that_is_replaced_meanwhile_is_found(site):
 
 
 def test_a_missing_shard_is_named(site):
-    """With its URL, as a local one with its path."""
+    """A missing shard is named by its URL, as a local one by its path."""
     save_sharded(state(), site.folder / "m.safetensors.index.json")
     (site.folder / "m-00002-of-00003.safetensors").unlink()
     with statedict.open(f"{site.url}m.safetensors.index.json?token=1") as checkpoint:

@@ -71,7 +71,7 @@ def test_shards_are_read_from_s3(bucket, tmp_path):
 
 
 def test_an_object_that_is_replaced_is_found(bucket, tmp_path):
-    """By its ETag."""
+    """An object that is replaced while it is read is noticed by its ETag."""
     url, system = bucket
     statedict.save(state(), tmp_path / "m.pt")
     system.put(str(tmp_path / "m.pt"), "weights/m.pt")

@@ -33,7 +33,7 @@ def test_the_shares_cover_every_byte(nbytes, reads):
 
 @given(st.binary(max_size=300), st.sets(st.integers(0, 300), max_size=6), st.randoms(use_true_random=False))
 def test_the_checksums_of_runs_combine_to_that_of_the_whole(data, cuts, random):
-    """In any order, and if some runs are there twice."""
+    """The checksums of runs combine to that of the whole in any order, also if some runs are there twice."""
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     sums = [(a, b, crc32(data[a:b])) for a, b in pairwise(edges)] or [(0, 0, 0)]
     sums += sums[:2]

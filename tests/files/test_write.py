@@ -53,7 +53,7 @@ def test_the_checksum_is_that_of_a_stream(sizes):
 
 
 def test_the_checksum_is_that_of_an_object(tmp_path):
-    """The same parts, uploaded to an object store."""
+    """The checksum of an uploaded object is that of its parts."""
     pytest.importorskip("fsspec")
     bucket = open_bucket(f"memory://{tmp_path.name}/run")
     with Upload(bucket, "model.pt") as upload:

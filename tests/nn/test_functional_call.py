@@ -43,7 +43,7 @@ def test_buffers_that_the_call_replaces_come_back():
 
 
 def test_arguments():
-    """One argument that is no tuple is taken as it is, keyword arguments are passed, several mappings are joined."""
+    """A single argument need not be a tuple, keyword arguments are passed on, and several mappings are joined."""
     module = nn.Identity()
     assert nn.functional_call(module, {}, 3) == 3
     assert nn.functional_call(module, [{}, {}], None, {"input": 4}) == 4

@@ -128,7 +128,7 @@ def test_what_does_not_fit(both, raised, strict, change):
 
 
 def test_what_is_no_state(both, raised):
-    """Something that is no mapping is refused in PyTorch's words."""
+    """A state that is not a mapping is refused in PyTorch's words."""
     texts = {raised(lambda lib=lib: net(lib).load_state_dict([1])) for lib in both}
     assert texts == {("TypeError", "Expected state_dict to be dict-like, got <class 'list'>.")}
 

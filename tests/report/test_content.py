@@ -107,14 +107,14 @@ def test_layers_that_changed_in_kind_are_not_folded():
 
 
 def test_of_very_many_values_the_first_are_told():
-    """Values that are no tensors are listed up to a number, and counted."""
+    """Values that are not tensors are counted, and the first of them listed."""
     many = [{"path": f"log/{i}", "type": "int", "value": i} for i in range(OTHERS + 5)]
     values, _ = content([FileContent("x.pt", "torch", "unknown", 1, {}, other=many)])
     assert (len(values["files"][0]["other"]), values["files"][0]["others"]) == (OTHERS, OTHERS + 5)
 
 
 def test_names_are_printable():
-    """What is no ink in a name, a file's name or a note is escaped; numbers that are not finite are null or named."""
+    """Unprintable characters in names, file names and notes are escaped; numbers that are not finite are null or named."""
     name = "a\x1b\u202e\ud800<b>"
     values, _ = content(
         [

@@ -46,7 +46,7 @@ def test_names_of_torch():
     ],
 )
 def test_what_a_file_may_hold_instead(groups):
-    """Groups that are no groups, or would give two tensors one name, change no name."""
+    """Invalid groups, and those that would give two tensors one name, do not change names."""
     state = StateDict({"state.0.m": np.ones(1), "state.1.m": np.ones(1), "param_groups": groups})
     assert parameter_labels(state) == {}
 

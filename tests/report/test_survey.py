@@ -51,7 +51,7 @@ def test_headers_alone_read_nothing(tmp_path):
 
 
 def test_what_is_no_array_is_told_and_not_measured():
-    """A sparse tensor has facts, an entry that is no tensor is a value."""
+    """A sparse tensor has facts, and an entry that is not a tensor is a value; neither is measured."""
     parts = {"indices": leaf_of(np.zeros((1, 1), np.int64)), "values": leaf_of(np.ones(1))}
     sparse = Compound("sparse_coo", dtype("float64"), (5,), parts)
     found = survey(StateDict({"s": sparse, "step": 3}))

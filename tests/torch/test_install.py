@@ -39,7 +39,7 @@ def test_installing_is_undone_exactly() -> None:
 
 
 def test_the_replacements_take_the_same_arguments() -> None:
-    """Also by name: torch.distributed.checkpoint calls them with `self=`."""
+    """The replacements take PyTorch's arguments, also by name: torch.distributed.checkpoint passes `self=`."""
 
     def parameters() -> list[Any]:
         signatures = [inspect.signature(function) for function in there()]
@@ -67,7 +67,7 @@ def test_installing_again_changes_nothing() -> None:
 
 
 def test_an_error_inside_uninstalls() -> None:
-    """The engine does not stay behind."""
+    """An error inside the `with` block uninstalls the engine."""
     before = there()
     with pytest.raises(ValueError, match="inside"), install():
         raise ValueError("inside")
@@ -108,7 +108,7 @@ def test_the_copier_of_pytorch_is_not_entered(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_script_modules_are_assigned() -> None:
-    """Their registries are not dicts."""
+    """Script modules, whose registries are not dicts, are loaded with `assign`."""
     scripted = torch.jit.script(nn.Linear(2, 2))
     with install():
         made = torch.jit.script(nn.Linear(2, 2))

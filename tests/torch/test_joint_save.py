@@ -48,6 +48,6 @@ def test_a_rank_that_is_killed_leaves_the_old_file(tmp_path, function, victim, r
 
 
 def test_a_rank_that_saves_alone_is_told(tmp_path):
-    """Its error says that all ranks must call save."""
+    """A rank that saves alone gets an error that says that all ranks must call save."""
     done = job(tmp_path, 2, "late")
     assert (tmp_path / "told").exists(), done.stderr[-5000:]

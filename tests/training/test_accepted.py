@@ -98,7 +98,7 @@ def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind)
     ],
 )
 def test_harmless_values_come_back(tmp_path, make):
-    """As values and inside the state of an object, with their types."""
+    """Harmless values come back with their types, as values and inside the state of an object."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, value=make(), holder=Holder(make()))
         holder = Holder()

@@ -59,7 +59,7 @@ def test_the_manifest_has_the_checksums_of_the_files_of_all_ranks(sharded):
 
 @pytest.mark.slow
 def test_one_process_loads_a_part_with_every_option(sharded):
-    """What several ranks wrote is, to one process, a file like any other."""
+    """One process reads a checkpoint that several ranks wrote like any other, with every option."""
     _, told = sharded
     assert told["part:plain:1"] == [{"loaded": NAMES[:2], "weight": told["save:fsdp:2"][0]["saved"][0]}]
 

@@ -106,7 +106,7 @@ def test_what_says_when_to_save_does_not_say_what_to_keep():
 
 
 def test_best_is_lowest_or_highest():
-    """Any other word is refused."""
+    """A mode of `best` other than min and max is refused."""
     with pytest.raises(ValueError, match='"min" or "max", not \'most\''):
         best("loss", mode="most")
 
@@ -225,7 +225,7 @@ def test_at_most_keeps_the_newest_that_fit(saved, nbytes, keep):
 
 @given(runs(), st.integers(1, 300))
 def test_within_counts_from_the_newest(saved, minutes):
-    """Not from now: a run that has ended keeps what it has."""
+    """`within` counts from the newest checkpoint, not from now: a run that has ended keeps its checkpoints."""
     newest = max(s.time for s in saved)
     assert within(minutes=minutes)(saved) == {
         s.step for s in saved if (newest - s.time).total_seconds() <= 60 * minutes
@@ -248,7 +248,7 @@ def test_a_number_is_last_of_it(keep):
 
 @pytest.mark.parametrize("keep", ["3", True, 1.5, [last(1)], Saved])
 def test_what_is_no_policy_is_refused(keep):
-    """At once, and not at the first save that deletes something."""
+    """A value that is not a policy is refused when the manager is made, not at the first save that deletes something."""
     with pytest.raises(TypeError, match=r"keep= must be a policy such as last\(3\), or a number of checkpoints, not"):
         policy(keep)
     with pytest.raises(TypeError, match="keep= must be a policy"):

@@ -26,7 +26,7 @@ def test_killed_while_it_resumes_saves_uploads_or_prunes_a_run_goes_on(tmp_path,
     ("way", "every"), [([], "13"), (["--asynchronous"], "16")], ids=["synchronous", "asynchronous"]
 )
 def test_killed_after_system_calls_of_a_save_a_run_goes_on(tmp_path, way, every):
-    """The same after every so many system calls of a save, in whichever thread."""
+    """A run that is killed after every so many system calls of a save, in any thread, resumes with exact values."""
     run("calls", "--every", every, "--folder", tmp_path, *way)
 
 

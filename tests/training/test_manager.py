@@ -428,7 +428,7 @@ def test_pruning_can_be_previewed(tmp_path):
     ],
 )
 def test_options_that_are_not_valid(tmp_path, options, error, told):
-    """They are refused when the manager is made, not when they are first used."""
+    """Invalid options are refused when the manager is made, not when they are first used."""
     with pytest.raises(error, match=told):
         CheckpointManager(tmp_path, **options)
 

@@ -48,6 +48,6 @@ def test_a_bar_on_a_terminal(tmp_path):
 
 
 def test_nothing_anywhere_else(tmp_path):
-    """Standard error that is no terminal stays empty."""
+    """Nothing is printed if standard error is not a terminal."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -36,7 +36,7 @@ def gan(seed):
 
 
 def test_an_optimizer_has_the_names_of_the_model_with_most_of_its_parameters(tmp_path):
-    """Not those of the first model that shares a module with it."""
+    """An optimizer gets the names of the model with most of its parameters, not of the first that shares a module."""
     shared = torch.nn.Linear(2, 2)
     second = torch.nn.ModuleDict({"own": torch.nn.Linear(2, 2), "shared": shared})
     optimizer = torch.optim.SGD(second.parameters(), lr=0.1)
@@ -136,7 +136,7 @@ def test_an_argument_without_a_state_takes_none(tmp_path, value):
 
 
 def test_an_object_that_only_gives_its_state_is_a_value(tmp_path):
-    """Its state comes back in `values`: it could not be loaded into the object."""
+    """The state of an object without `load_state_dict` comes back in `values`."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, schedule=Gives(), parts=[Gives(), 1])
         values = manager.resume().values
@@ -173,7 +173,7 @@ def deep():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_object_that_has_no_name_is_refused(tmp_path, things, error):
-    """Before anything is written, with its place and what to do."""
+    """An object without a name is refused before anything is written; the error says where it is and what to do."""
     with CheckpointManager(tmp_path, random=False) as manager:
         with pytest.raises(ValueError, match=error):
             manager.save(1, things=things)
@@ -204,7 +204,7 @@ def test_objects_whose_names_differ_in_case_have_files_that_do_not(tmp_path):
 
 
 def test_a_class_is_no_object_with_a_state(tmp_path):
-    """It has the methods, and nothing to call them on."""
+    """A class with `state_dict` and `load_state_dict` is a value, not an object with a state."""
     with CheckpointManager(tmp_path, random=False) as manager, pytest.raises(TypeError, match="has no load_state_dict"):
         manager.resume(model=torch.nn.Linear)
 
@@ -222,7 +222,7 @@ def test_a_class_is_no_object_with_a_state(tmp_path):
     ids=["array", "array and int", "tensor", "tensor and array", "inside"],
 )
 def test_arrays_stay_arrays_and_tensors_tensors(tmp_path, state, asynchronous):
-    """Whatever stands beside them: in an object's state, in a value, and as values."""
+    """Arrays come back as arrays and tensors as tensors: in an object's state, in a value, and as values."""
 
     class Sampler(Counter):
         def state_dict(self):

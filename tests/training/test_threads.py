@@ -261,21 +261,21 @@ def test_a_manager_that_was_not_closed_and_whose_save_fails_ends_the_process_wit
 
 @pytest.mark.parametrize("output", ["sys.stdout.close()", "sys.stdout = None"])
 def test_a_failed_save_ends_a_process_without_output_with_an_error(tmp_path, output):
-    """As if its output were open."""
+    """A failed save gives exit status 120, too, if standard output is closed or absent."""
     done = script(f"{NOT_CLOSED.replace('atexit.register', 'str')}\n{output}", tmp_path, "fails", "at exit")
     assert done.returncode == 120
     assert "so the exit status is 120" in done.stderr
 
 
 def test_a_manager_that_was_not_closed_saves_before_the_process_ends(tmp_path):
-    """The exit status is 0 then."""
+    """A save in the background is finished before the process ends, with exit status 0."""
     done = script(NOT_CLOSED, tmp_path, "saves", "at exit")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\nflushed\n", "")
     assert list(CheckpointManager(tmp_path)) == [1]
 
 
 def test_the_error_of_a_save_in_the_background_names_its_step(tmp_path):
-    """It is raised by the next call, which may be of another step."""
+    """The next call, which may save another step, raises the error, which names the step that failed."""
     with CheckpointManager(tmp_path, asynchronous=True) as manager:
         manager.save(1, oops=lambda: None)
         with pytest.raises(ValueError, match="step 1 was not saved"):

@@ -44,7 +44,7 @@ def test_what_says_what_to_keep_does_not_say_when_to_save(tmp_path, when):
 
 @pytest.mark.parametrize("when", [100, "1h", True, [every(3)], Counter])
 def test_what_is_no_policy_is_refused(tmp_path, when):
-    """At once, and not at the first step."""
+    """A value that is not a policy is refused when the manager is made, not at the first step."""
     with pytest.raises(TypeError, match=r"when= must be a policy such as every\(minutes=30\), not"):
         CheckpointManager(tmp_path, when=when)
 

@@ -48,7 +48,7 @@ def test_layers(kind, data, dtype, twins, same):
 @pytest.mark.parametrize("kind", sorted(set(LAYERS) - {"Hardshrink", "Softshrink", "Threshold", "RReLU"}))
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_edges(kind, twins, same):
-    """Infinities, NaN, zeros and numbers whose exponential is none: PyTorch's values, and no warning of an overflow."""
+    """Infinities, NaN, zeros and numbers whose exponential overflows give PyTorch's values, without a warning."""
     args = {"GLU": (0,), "Softmax": (0,), "Softmin": (0,), "LogSoftmax": (0,)}.get(kind, ())
     theirs, ours = twins(kind, *args)
     numbers = [0.0, -0.0, 1e-30, -1e-30, 88.0, -88.0, 200.0, -200.0, 1e30, -1e30]

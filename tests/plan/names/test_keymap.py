@@ -253,7 +253,7 @@ def test_strays_are_exactly_the_names_that_do_not_come_back(names):
 
 
 def test_a_reshape_cannot_be_inverted():
-    """It does not say which shape there was; the rule works all the same."""
+    """A rule that reshapes has no inverse, because it does not say which shape there was."""
     rule = KeyMap("w -> w | reshape 6")
     assert rule.rename({"w": np.arange(6.0).reshape(2, 3)}).numpy()["w"].tolist() == [0, 1, 2, 3, 4, 5]
     assert not rule.invertible

@@ -47,7 +47,7 @@ def numpy_of(tensor, dtype):
 
 
 def exact(tensor):
-    """The parts of the elements as exact numbers; what is no number as itself."""
+    """The parts of the elements as exact numbers; NaN and infinities as they are."""
     if tensor.is_complex():
         wide = tensor.to(torch.complex128)
         return exact(torch.cat([wide.real, wide.imag]))

@@ -47,7 +47,7 @@ SMALL = st.integers(-1, 3)
 
 @given(st.data())
 def test_coo_is_judged_as_torch_does(data):
-    """Any few indices into any small shape."""
+    """A COO tensor of any few indices and any small shape is accepted exactly if torch accepts it."""
     shape = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=2).map(tuple))
     count = data.draw(st.integers(0, 3))
     indices = np.array(data.draw(st.lists(SMALL, min_size=len(shape) * count, max_size=len(shape) * count)), np.int64)
@@ -75,7 +75,7 @@ LAYOUTS = ["sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc"]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(st.data())
 def test_compressed_layouts_are_judged_as_torch_does(layout, data):
-    """Any few row pointers and columns."""
+    """A compressed tensor of any few row pointers and columns is accepted exactly if torch accepts it."""
     compressed = np.array(data.draw(st.lists(SMALL, min_size=1, max_size=4)), np.int64)
     plain = np.array(data.draw(st.lists(SMALL, max_size=3)), np.int64)
     block = (1, 2) if layout in ("sparse_bsr", "sparse_bsc") else ()

@@ -178,7 +178,7 @@ def test_a_backend_that_is_not_installed_says_how_to_get_it(monkeypatch):
 
 
 def test_an_opaque_value_is_inert():
-    """It prints its class, gives its attributes, and is not a sequence."""
+    """An Opaque prints its class, gives its attributes, and is not a sequence."""
     value = Opaque("argparse", "Namespace", ())
     value.state = {"lr": 0.1}
     assert repr(value) == "<opaque argparse.Namespace(…)>"

@@ -98,7 +98,7 @@ def test_wrappers_give_no_alarm(wrap):
 
 
 def test_back_references_and_views_give_no_alarm():
-    """A parent kept in a list, an alias of what is registered, and a cycle of lists are no findings."""
+    """A parent kept in a list, an alias of a registered parameter, and a cycle of lists are not findings."""
     child = Module()
     parent = nn.Sequential(child, nn.Linear(2, 2))
     loop = [1]

@@ -31,7 +31,7 @@ def model(buffers):
 
 
 def examples(dtype):
-    """Elements that every dtype has, others that few have, and one that is no integer."""
+    """Elements that every dtype has, others that few have, and one that is not an integer."""
     numbers = {"plain": [0, 1, 1, 0], "large": [1, 100, 0, 1], "signed": [1, -1, 0, 1], "fine": [0.5, 1, 0, 1]}
     values = {name: torch.tensor(some, dtype=torch.float64) for name, some in numbers.items()}
     values["huge"] = torch.tensor([1e30, -1e5, torch.inf, torch.nan], dtype=torch.float64)
@@ -124,7 +124,7 @@ def test_a_cast_to_what_holds_no_numbers_is_refused():
 @pytest.mark.parametrize("source", ["memory", "file"])
 @pytest.mark.parametrize("wanted", NUMBERS, ids=str)
 def test_what_pytorch_cannot_cast_is_refused(tmp_path, wanted, source):
-    """Pairs of 4-bit elements are no numbers to copy: an error that names the tensor, and nothing is written."""
+    """Pairs of 4-bit elements cannot be cast: the error names the tensor, and nothing is written."""
     state = {"x": torch.zeros(1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}
     statedict.save(state, tmp_path / "a.pt")
     made = model({"x": torch.ones(1).to(TORCH_DTYPES[wanted])})

@@ -42,7 +42,7 @@ def test_a_destination_without_metadata_gets_none() -> None:
 
 
 def test_what_is_no_mapping_is_refused_as_pytorch_does() -> None:
-    """Any mapping will do."""
+    """A state that is not a mapping is refused in PyTorch's words; any mapping is accepted."""
     made = nn.Linear(1, 1)
     with pytest.raises(TypeError, match="Expected state_dict to be dict-like, got <class 'list'>"):
         module_load_state_dict(made, [])  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_what_is_no_mapping_is_refused_as_pytorch_does() -> None:
 
 
 def test_names_that_are_no_strings_fail_as_in_pytorch() -> None:
-    """With the same words, after the root's own tensors were loaded."""
+    """A name that is not a string raises PyTorch's error, after the root's own tensors were loaded."""
     for load in (nn.Module.load_state_dict, module_load_state_dict):
         made = nn.Linear(1, 1)
         with pytest.raises(AttributeError, match="'int' object has no attribute 'startswith'"):
@@ -61,7 +61,7 @@ def test_names_that_are_no_strings_fail_as_in_pytorch() -> None:
 
 
 def test_a_module_that_was_not_initialised_fails_as_in_pytorch() -> None:
-    """With the same words; also where an old pickle lacks one registry."""
+    """A module without `__init__`, or from an old pickle that lacks a registry, raises PyTorch's error."""
 
     class Hollow(nn.Module):
         def __init__(self) -> None:
@@ -87,7 +87,7 @@ def attempt(act: Any, made: nn.Module) -> Any:
 
 
 def test_a_module_that_contains_itself_does_not_end() -> None:
-    """As in PyTorch: a RecursionError, not a hang."""
+    """A module that contains itself raises RecursionError, as in PyTorch."""
     made = nn.Linear(1, 1)
     made.again = made
     for act in (module_state_dict, lambda m: module_load_state_dict(m, {})):
@@ -96,7 +96,7 @@ def test_a_module_that_contains_itself_does_not_end() -> None:
 
 
 def test_copying_to_meta_warns() -> None:
-    """In PyTorch's words; nothing is reported as missing."""
+    """Copying to a meta tensor warns in PyTorch's words, and nothing is reported as missing."""
     made = nn.Linear(1, 1, device="meta")
     with pytest.warns(
         UserWarning, match="for (weight|bias): copying from a non-meta parameter in the checkpoint to a meta"
@@ -119,7 +119,7 @@ def test_assign_marks_the_callers_metadata() -> None:
 
 
 def test_failures_of_one_copy_are_lines_of_text() -> None:
-    """Also in the middle of ordinary tensors: those before and after are loaded."""
+    """A copy that fails among ordinary tensors is a line of the error; those before and after it are loaded."""
     with torch.inference_mode():
         frozen = torch.zeros(2)
     texts = []
@@ -181,7 +181,7 @@ def test_modes_see_each_copy() -> None:
 
 
 def test_a_lazy_statedict_is_loaded() -> None:
-    """Its leaves are read, whoever asks for them."""
+    """The leaves of a lazy StateDict are read by the exact load, too."""
     made = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     wanted = {key: torch.ones_like(value) for key, value in made.state_dict().items()}
     lazy = StateDict({key: leaf_of(value) for key, value in wanted.items()})

@@ -167,7 +167,7 @@ def test_a_loader_sees_what_came_before() -> None:
 @pytest.mark.parametrize("kind", ["register_load_state_dict_pre_hook", "register_load_state_dict_post_hook"])
 @pytest.mark.parametrize("at", ["", "0", "1", "2"])
 def test_what_a_failing_hook_did_is_undone(kind: str, at: str) -> None:
-    """Also to modules that are not the hook's own."""
+    """What a failing hook did, also to other modules, is undone."""
     made = model()
 
     def hook(*args: Any) -> None:
@@ -191,7 +191,7 @@ def test_what_a_failing_hook_did_is_undone(kind: str, at: str) -> None:
 
 
 def test_assign_leaves_the_callers_state_alone() -> None:
-    """Neither its metadata nor the flags of its tensors are written to (pytorch#188166)."""
+    """`assign` writes neither to the metadata nor to the flags of the tensors of the caller's state (pytorch#188166)."""
     made = nn.Linear(2, 2)
     made.weight.requires_grad_(False)
     state = OrderedDict(weight=nn.Parameter(torch.ones(2, 2)), bias=torch.ones(2))
@@ -225,7 +225,7 @@ def test_names_must_be_strings() -> None:
 
 
 def test_a_child_whose_name_has_a_dot_is_loaded() -> None:
-    """Its own state is accepted, which PyTorch calls unexpected."""
+    """A model with a child whose name has a dot loads its own state, which PyTorch calls unexpected."""
     made = nn.Module()
     made._modules["a.b"] = nn.Linear(1, 1)
     made._modules["a"] = nn.Sequential(nn.Linear(1, 1))
@@ -264,7 +264,7 @@ def test_ties_hold_across_a_hook() -> None:
 
 
 def test_parameters_that_share_memory_are_one_tensor() -> None:
-    """Also where they are two objects."""
+    """Two parameters that share memory are one tensor."""
     made = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     made[1].weight = nn.Parameter(made[0].weight.data)
     with pytest.raises(LoadError, match="differ in the checkpoint"):
@@ -368,7 +368,7 @@ def test_a_tensor_too_large_for_a_backup_is_named_too(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("assign", [False, True])
 def test_checksums_are_settled_before_the_first_byte_lands(assign: bool) -> None:
-    """`verify=False` gives that up."""
+    """Checksums are verified before the first byte is written, unless `verify=False`."""
     made = model()
     before = trace(made)
     with pytest.raises(ChecksumError, match="one bit is wrong"):
@@ -435,7 +435,7 @@ def test_loaders_and_hooks_get_arrays() -> None:
 
 
 def test_numpy_arrays_are_values() -> None:
-    """PyTorch refuses them."""
+    """NumPy arrays are accepted as values, which PyTorch refuses."""
     made = nn.Linear(2, 1)
     write(made, {"weight": np.array([[1, 2]], np.float32), "bias": np.array([3], ">f4")})
     assert (made.weight.tolist(), made.bias.tolist()) == ([[1, 2]], [3])

@@ -60,7 +60,7 @@ def test_time_grows_with_size(act: str, layer: Callable[[], nn.Module]) -> None:
 
 
 def test_dotted_names_are_dealt_in_one_pass() -> None:
-    """Children whose names have dots are no way back to a scan for each child."""
+    """Names with dots are divided among the children in one pass, not by a scan for each child."""
     times = []
     for count in (250, 2000):
         made = nn.Module()

@@ -280,7 +280,7 @@ def test_a_process_wide_object_is_not_walked():
 
 
 def test_objects_without_state_are_refused():
-    """What has no `state_dict` or `load_state_dict` is a TypeError that says so."""
+    """An object without `state_dict` or `load_state_dict` is refused by a TypeError."""
     with pytest.raises(NotAStateError, match=r"int has no state_dict method"):
         read_stateful(3)
     with pytest.raises(NotAStateError, match=r"int has no load_state_dict method"):

@@ -76,7 +76,7 @@ def test_a_part_is_not_taken_for_the_whole(told):
 
 
 def test_each_rank_reads_its_own_bytes(told):
-    """Of row shards, at most 2 % more than it keeps."""
+    """Each rank reads at most 2 % more bytes than it keeps of row shards."""
     for read, kept in told[0]["counted"]:
         assert kept <= read <= 1.02 * kept
 

@@ -178,7 +178,7 @@ def test_an_old_dill_is_refused():
 
 
 def test_another_pickle_module_is_used():
-    """Its Pickler gets the object, and persistent ids for the storages."""
+    """Another pickle module's Pickler gets the object, and persistent ids for the storages."""
     seen = []
 
     class Pickler(pickle.Pickler):

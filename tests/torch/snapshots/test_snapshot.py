@@ -563,7 +563,7 @@ def test_a_state_with_parameters_and_buffers_of_one_shape_is_taken_again():
 
 
 def test_a_state_with_tensors_without_elements_is_taken_again():
-    """A rank may have no elements of a sharded tensor; that is no reason to copy its state anew."""
+    """A state with tensors without elements, as a rank may have, is copied into the same memory again."""
     tree, memory = take({"w": torch.ones(2), "a": torch.zeros(0, 3), "b": torch.zeros(0, 3)})
     assert memory.refill({"w": torch.zeros(2), "a": torch.zeros(0, 3), "b": torch.zeros(0, 3)})
     assert tree["w"].tolist() == [0, 0]

@@ -128,7 +128,7 @@ def test_a_quantized_tensor_comes_back(number: int) -> None:
 
 
 def test_a_nested_tensor_comes_back() -> None:
-    """Its components, in order."""
+    """A nested tensor comes back with its components in order."""
     value = torch.nested.nested_tensor([torch.randn(2, 3), torch.randn(4, 3)])
     assert [torch.equal(a, b) for a, b in zip(value.unbind(), again(value).unbind())] == [True, True]
 
@@ -155,7 +155,7 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
 
 
 def test_a_leaf_aliases_its_tensor() -> None:
-    """Its view is the tensor's memory, and keeps it alive."""
+    """A leaf's view is the memory of its tensor, and keeps it alive."""
     value = torch.zeros(4)
     leaf = leaf_of(value)
     assert isinstance(leaf, Leaf)

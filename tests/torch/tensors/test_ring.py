@@ -230,7 +230,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.cuda
 @needs_cuda
 def test_a_device_gets_what_the_file_has(tmp_path):
-    """The same on a device, with tensors of several megabytes, and back."""
+    """Tensors of several megabytes go through the ring to a device and back."""
     values = [torch.randn(n) for n in (3, FLOATS, 5 * FLOATS + 3)] + [torch.arange(90)]
     leaves, checkpoint = leaves_of(values, tmp_path / "model.pt")
     tensors = [torch.zeros_like(value, device="cuda") for value in values[:-1]]

@@ -226,7 +226,7 @@ def test_after_a_shared_load_partial_reads_are_verified_again(tmp_path):
 
 @pytest.mark.parametrize("way", ["fresh", "stream"])
 def test_every_way_to_read_computes_the_checksum(tmp_path, way):
-    """Also bulk and streaming reads of a part."""
+    """Bulk and streaming reads of a part compute its checksum, too."""
     data, reads = saved(tmp_path, ".pt"), rows(128, 256)
     file = Counted(data)
     with statedict.open(file) as checkpoint:

@@ -38,7 +38,7 @@ class World:
 
 
 def test_a_store_that_does_not_answer_is_reported_after_the_time_limit():
-    """Whatever its own time limits are; there is no group then."""
+    """A store that does not answer is reported after our time limit, whatever its own is, and no group is made."""
     store = SilentStore()
     group, lost = connected(World(store), timedelta(milliseconds=20))
     store.released.set()

@@ -57,7 +57,7 @@ def test_the_survivors_agree_wherever_a_rank_is_killed(victim, last, decided):
 
 @pytest.mark.slow
 def test_the_survivors_agree_whenever_a_rank_is_killed():
-    """The same at instants that are not between two messages."""
+    """The survivors agree whenever a rank is killed, also in the middle of a message."""
     victims = [number % 4 for number in range(20)]
     told = answers(*(f"killed_after:4:{victim}.{number * 900}" for number, victim in enumerate(victims)))
     for victim, each in zip(victims, told):
@@ -141,7 +141,7 @@ def test_a_joint_load_succeeds_on_all_ranks_or_changes_none():
 
 @pytest.mark.slow
 def test_a_dry_run_of_a_joint_load_does_not_vote():
-    """It changes nothing, so each rank may ask for itself."""
+    """A dry run of a joint load does not vote, so a rank can make it alone."""
     [told] = answers("load:3:dry.missing")
     assert told == [
         [CHECKED, OLD],

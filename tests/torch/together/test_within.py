@@ -12,7 +12,7 @@ from statedict.torch.together._within import within
 
 @pytest.mark.parametrize("threads", [True, False])
 def test_within_returns_or_raises_what_the_function_does(threads, monkeypatch):
-    """In the thread that waits, also if the system refuses more threads."""
+    """`within` returns or raises what the function does, also if the system refuses more threads."""
 
     def refused(self):
         raise RuntimeError("can't start new thread")

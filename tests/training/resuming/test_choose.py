@@ -94,7 +94,7 @@ def test_another_run_must_have_a_checkpoint(two, tmp_path):
 
 
 def test_what_is_not_there_is_named(two):
-    """With what is: steps, and metrics."""
+    """The error for a missing step or metric names those that exist."""
     a, b = two
     for run, act in (
         (a, lambda: a[7]),
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_a_third_run_is_refused(two):
     ],
 )
 def test_a_reserved_name_is_refused_when_it_is_saved(tmp_path, name, told):
-    """And not when it should be resumed."""
+    """A reserved name is refused when it is saved, not only when it is resumed."""
     with CheckpointManager(tmp_path, random=False) as manager:
         for given in (Counter(), [Counter()]):
             with pytest.raises(ValueError, match=f"'{name}' is {told}; rename the object"):

@@ -65,7 +65,7 @@ def test_a_manifest_that_has_just_changed_is_not_trusted_to_stay(tmp_path, reads
 
 
 def test_a_directory_without_a_manifest_is_not_listed(tmp_path):
-    """Nor is a file that is called as a checkpoint, or a run that is not there."""
+    """Only directories with a manifest are listed: no file with the name of a checkpoint, no run that does not exist."""
     (tmp_path / "step-0000000001").mkdir()
     (tmp_path / "step-0000000002").write_bytes(b"")
     assert Catalogue(tmp_path).saved() == []

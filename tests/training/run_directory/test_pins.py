@@ -67,7 +67,7 @@ PINS = "import sys\nfrom statedict import CheckpointManager\nCheckpointManager(s
 
 
 def test_another_process_pins_while_a_training_saves(tmp_path):
-    """Without the lock, which the training holds."""
+    """Another process can pin while a training holds the lock."""
     with CheckpointManager(tmp_path, keep=last(1), random=False) as manager:
         manager.save(1)
         subprocess.run([sys.executable, "-c", PINS, tmp_path, "1"], check=True, timeout=60)
@@ -254,7 +254,7 @@ def test_a_process_that_dies_while_it_deletes_or_pins(tmp_path, monkeypatch, cal
 
 
 def test_a_run_that_must_not_be_written_is_told(tmp_path, monkeypatch):
-    """As by `save`."""
+    """Pinning in a run that must not be written raises the error that `save` raises."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1)
 

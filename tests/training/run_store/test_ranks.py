@@ -36,7 +36,7 @@ def job(run, rendezvous, environment, ranks=2):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
-    """The same script, the same numbers: saved by two ranks, and resumed by one."""
+    """A script gives the same numbers with a store as with a directory: saved by two ranks, and resumed by one."""
     run = "s3://bucket/run"
     for number, ranks in enumerate((2, 1)):
         local = job(tmp_path / "run", tmp_path / f"local-{number}", {}, ranks)

@@ -268,7 +268,7 @@ def test_a_half_deleted_checkpoint_is_not_there(url, monkeypatch):
 
 
 def test_a_checkpoint_that_was_deleted_by_hand_is_passed_over(url):
-    """As a damaged one: the run resumes from an older checkpoint."""
+    """If a checkpoint was deleted by hand, the run resumes from an older one."""
     with CheckpointManager(url, keep=all_steps(), random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step))
@@ -303,7 +303,7 @@ def test_a_run_without_its_index_is_listed(url, tmp_path):
 
 
 def test_a_downloaded_run_is_continued_in_a_directory(url, tmp_path):
-    """Its folders keep their names; later steps have those of a directory."""
+    """The folders of a downloaded run keep their names; later steps have those of a directory."""
     with CheckpointManager(url, random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step))
@@ -322,7 +322,7 @@ def test_a_downloaded_run_is_continued_in_a_directory(url, tmp_path):
 
 
 def test_a_damaged_index_is_an_error(url):
-    """Neither resuming nor saving goes on without it; the error says what to do."""
+    """If the index is damaged, resuming and saving raise an error that says what to do."""
     with CheckpointManager(url, random=False) as manager:
         manager.save(1, value=Value(1))
     bucket = open_bucket(url)
@@ -387,7 +387,7 @@ class RestlessBucket:
 
 
 def test_a_run_that_changes_all_the_time_is_an_error():
-    """Whoever lists it, or changes it, gives up, and says so."""
+    """Listing or changing a run that changes all the time ends in an error."""
     run = _run.StoreRun("", RestlessBucket())
     for act in (run.saved, partial(run.pin, 1)):
         with pytest.raises(FileChangedError, match=r"run/\.run: .*during each of 100 attempts"):
@@ -438,7 +438,7 @@ def test_a_slow_reader_does_not_take_the_run_for_empty(url, monkeypatch):
 
 
 def test_a_store_that_may_only_be_read(url, monkeypatch):
-    """Its checkpoints are read; the error of each change names the run."""
+    """The checkpoints of a read-only store can be read; each change raises an error that names the run."""
     with CheckpointManager(url, random=False) as manager:
         manager.save(1, epoch=1)
         manager.save(2, epoch=2)
@@ -456,7 +456,7 @@ def test_a_store_that_may_only_be_read(url, monkeypatch):
 
 
 def test_an_unfinished_save_is_deleted(url, elsewhere):
-    """Also by a manager that has looked at the run before it saves."""
+    """A save deletes what an unfinished save has left, also if the manager has listed the run before."""
     dead = CheckpointManager(url, random=False)
     dead._ownership.hold(seize=True)
     dead._run.begin(1, durable=True).write("value.pt", [Frame(10, lambda: b"unfinished")])

@@ -100,7 +100,7 @@ def test_a_rank_that_is_lost_in_the_first_save_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_save_whose_job_is_shut_down_says_what_to_wait_for(tmp_path):
-    """It never becomes a checkpoint of one rank; one that was complete stays."""
+    """A save never becomes a checkpoint of one rank; a checkpoint that was complete stays."""
     (answers,) = ranks(tmp_path / "run", "leaves:fsdp:2")
     for answer in answers:
         assert answer["told"].startswith("SaveError: torch.distributed was shut down before this save had ended")

@@ -87,7 +87,7 @@ def test_a_save_flushes_the_directory_that_a_dead_process_has_created(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_pin_flushes_the_directory_that_a_dead_process_has_created(seed):
-    """The same for the directory of the pins."""
+    """A pin is durable, although the process that created the directory of the pins died before it could flush its name."""
     with after_a_cut(seed, lambda: None, save_and_pin):
         assert [saved.pinned for saved in CheckpointManager(RUN).checkpoints] == [True]
 
