@@ -71,6 +71,7 @@ def train_each(run, **objects):
 
 # optimizers
 
+SGDS = {"plain": {}, "fused": {"fused": True}, "nesterov": {"nesterov": True}}
 ADAMS = {
     "plain": {"foreach": False},
     "foreach": {"foreach": True},
@@ -92,17 +93,22 @@ OTHERS = {
 }
 
 
-@ROWS.row("`SGD` with momentum", plain={}, fused={"fused": True}, nesterov={"nesterov": True})
-def sgd(run, options):
-    model = network()
-    train(run, model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, **options))
+@ROWS.row("`SGD` with momentum")
+def sgd(run):
+    models = {name: network() for name in SGDS}
+    usual = {"lr": 0.1, "momentum": 0.9}
+    optimizers = {name: torch.optim.SGD(models[name].parameters(), **usual, **more) for name, more in SGDS.items()}
+    train_each(run, models=models, optimizers=optimizers)
 
 
-@ROWS.row("`AdamW`: plain, `foreach`, `fused`, `amsgrad`, with a tensor as `lr`", **ADAMS)
-def adamw(run, options):
-    model = network()
-    optimizer = torch.optim.AdamW(model.parameters(), **{"lr": 0.01, **options})
-    train(run, model, optimizer, scheduler=lr_scheduler.ExponentialLR(optimizer, 0.9))
+@ROWS.row("`AdamW`: plain, `foreach`, `fused`, `amsgrad`, with a tensor as `lr`")
+def adamw(run):
+    models = {name: network() for name in ADAMS}
+    optimizers = {
+        name: torch.optim.AdamW(models[name].parameters(), **{"lr": 0.01, **more}) for name, more in ADAMS.items()
+    }
+    schedulers = {name: lr_scheduler.ExponentialLR(optimizer, 0.9) for name, optimizer in optimizers.items()}
+    train_each(run, models=models, optimizers=optimizers, schedulers=schedulers)
 
 
 @ROWS.row("`LBFGS`", plain=None, search="strong_wolfe")
@@ -269,8 +275,8 @@ def average(run, options):
     train(run, model, optimizer, step=step, scheduler=scheduler, averaged=averaged)
 
 
-@ROWS.row("`torch.compile`", eager="eager", aot="aot_eager")
-def compiled(run, backend):
+@ROWS.row("`torch.compile`")
+def compiled(run, backend="eager"):
     model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 4))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     train(run, torch.compile(model, backend=backend), optimizer)
