@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests import forked
 from tests.training.objects import Counter
 
 import statedict
@@ -314,7 +315,7 @@ def test_sigterm_finishes_the_write_in_hand(tmp_path):
         "manager.save(1, model=torch.nn.Linear(1500, 1500))\n"
         "os.kill(os.getpid(), signal.SIGTERM)\nimport time; time.sleep(60)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=100, check=False)
+    done = forked.run("-c", script, tmp_path)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert CheckpointManager(tmp_path).resume(model=torch.nn.Linear(1500, 1500)).step == 1
 

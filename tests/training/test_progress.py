@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests import forked
 
 pytest.importorskip("torch")
 
@@ -49,5 +50,5 @@ def test_a_bar_on_a_terminal(tmp_path):
 
 def test_nothing_anywhere_else(tmp_path):
     """Nothing is printed if standard error is not a terminal."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+    done = forked.run("-c", SCRIPT, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
