@@ -105,7 +105,7 @@ class StateDict(MutableMapping[str, Any]):
             raise self._unknown(name)
         del self._values[name]
 
-    def _unknown(self, name: object) -> UnknownNameError:
+    def _unknown(self, name: str) -> UnknownNameError:
         return UnknownNameError(name, near=nearest(str(name), self._values, 3))
 
     def __iter__(self) -> Iterator[str]:
