@@ -50,7 +50,7 @@ class Program(click.Group):
         if not args:
             args = ["--help"]
         # `statedict model.pt` inspects that file. No command has a dot or a slash in its name.
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS and _is_path(args[0]):
+        if not args[0].startswith("-") and args[0] not in COMMANDS and _is_path(args[0]):
             args = ["inspect", *args]
         return super().parse_args(ctx, args)
 
