@@ -52,17 +52,21 @@ def empty(given, wanted):
     return model({name: torch.zeros(4, dtype=TORCH_DTYPES[wanted]) for name in given})
 
 
+@pytest.mark.parametrize("suffix", [None, ".pt"])
 @pytest.mark.parametrize("found", NUMBERS, ids=str)
-def test_what_a_cast_would_lose_is_refused_by_name(found):
-    """Each lossy cast of a load is in the error; nothing is written."""
+def test_what_a_cast_would_lose_is_refused_by_name(found, suffix, tmp_path):
+    """Each lossy cast of a load, from memory or from a file, is in the error; nothing is written."""
     given = examples(found)
     for wanted in set(NUMBERS) - {found}:
         kinds = kinds_of(given, wanted)
         lost = {name: value for name, value in given.items() if kinds[name] in LOSSY}
         if lost:
             target = empty(lost, wanted)
+            source = lost if suffix is None else tmp_path / f"state{suffix}"
+            if suffix is not None:
+                statedict.save(lost, source)
             with pytest.raises(statedict.LoadError) as error:
-                statedict.load_state_dict(target, lost)
+                statedict.load_state_dict(target, source)
             for name in lost:
                 assert re.search(rf'"{name}": casting .*\({kinds[name]}\)', str(error.value))
             untouched = bits(torch.zeros(4, dtype=TORCH_DTYPES[wanted]))
