@@ -206,6 +206,7 @@ def test_convolutions_and_square_conv1d(tmp_path):
     ("base", "adapter", "message"),
     [
         ({"k.weight": np.ones((4, 6))}, {}, "is for another base: it changes base_model.model.q.weight"),
+        ({"q._weight_qdata": np.ones((4, 6), "int8")}, {}, "This base was quantised by torchao"),
         ({"q.weight": np.ones((4, 6), "int8")}, {}, "dtype int8: a quantised base cannot be changed"),
         ({"q.weight": np.ones((4, 6), ml_dtypes.float8_e4m3fn)}, {}, "dtype float8_e4m3fn: a quantised base"),
         ({}, {"A": np.ones((2, 6), "int32")}, "A of 'base_model.model.q' has the dtype int32, not a float"),

@@ -214,8 +214,8 @@ def _homeless(source: str, slot: str | None) -> str:
     """Return a note about an adapter of which nothing belongs to the model; `slot` is a parameter of the model's own one."""
     if slot is None:
         return (
-            f"the source is an adapter ({source!r}), which the model does not have: add one with PEFT before the load, or merge "
-            "the files of the base and the adapter: statedict.merge([base, adapter], 'lora')"
+            f"the source is an adapter ({source!r}), which the model does not have: add one with PEFT before the load, or "
+            "merge the files of the base and the adapter: statedict.merge([base, adapter], 'lora')"
         )
     return f"the adapter in the source ({source!r}) is for other modules than the model's ({slot!r})"
 
