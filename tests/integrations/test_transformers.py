@@ -41,7 +41,7 @@ class WorseAndWorse:
 
 @pytest.mark.parametrize(("limit", "kept"), [(1, [2, 18]), (3, [2, 16, 18])])
 def test_the_best_model_is_kept(limit, kept, tmp_path):
-    """`save_total_limit` never deletes the checkpoint that `load_best_model_at_end` loads; the weights are those of stock."""
+    """`save_total_limit` never deletes the checkpoint that `load_best_model_at_end` loads; the weights are the Trainer's."""
     usual = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss", "save_total_limit": limit}
     usual |= {"load_best_model_at_end": True}
     kinds = [type("Worse", (WorseAndWorse, kind), {}) for kind in (Trainer, StateDictTrainer)]

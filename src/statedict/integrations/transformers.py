@@ -36,7 +36,7 @@ class StateDictTrainerMixin(_Base):
     """Save and resume through a CheckpointManager; put it before a class derived from transformers' Trainer.
 
     Args:
-        manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints, and
+        manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints,
             with `metric_for_best_model` the best one among them.
 
     A checkpoint contains the model, optimizer, scheduler, gradient scaler, the TrainerState, and the random generators, as
