@@ -71,6 +71,16 @@ def test_several_places_are_ambiguous():
     assert "'policy.*.default' or 'reference.*.default'" in plan.notes[0]
 
 
+def test_names_of_diffusers_are_renamed_first():
+    """Names that a renaming makes are paired with those of the adapter, as names in a file of PEFT are."""
+    base, parameters = slots()
+    file = [f"unet.{layer}.lora.{side}.weight" for layer in LAYERS for side in ("down", "up")]
+    rename = {"{*m}.lora.down.weight": "{*m}.lora_A.weight", "{*m}.lora.up.weight": "{*m}.lora_B.weight"}
+    plan = match(dict.fromkeys(file, 0), dict.fromkeys([*base, *parameters], 0), rename=rename)
+    assert [step.target for step in plan.steps] == parameters
+    assert plan.ok
+
+
 def test_an_adapter_of_another_model_is_not_ambiguous():
     """Modules of other names are never paired; a note says what is wrong, also for a model without any adapter."""
     others = [f"{side}.k.lora_A.default.weight" for side in "ab"]
