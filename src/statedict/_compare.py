@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from statedict.errors import CollisionError, MergeError
 from statedict.state import arguments
 
 from . import _sources
@@ -117,5 +121,26 @@ def merge(
         if whole is not None and (isinstance(whole, bool) or not isinstance(whole, int)):
             raise TypeError(f"{name}= must be an integer, not {arguments.described(whole)}")
     options = {"weights": weights, "density": density, "decay": decay, "seed": seed, "rank": rank}
-    states = [_sources.kept(source, root) for source in sources]
-    return merged(states, method, base=None if base is None else _sources.kept(base, root), **options)
+    given = list(sources)
+    states = [_sources.kept(source, root) for source in given]
+    with _files_named(given):
+        return merged(states, method, base=None if base is None else _sources.kept(base, root), **options)
+
+
+@contextmanager
+def _files_named(sources: Sequence[Any]) -> Iterator[None]:
+    """Name the files in the errors of the `with` block, instead of `sources[0]`."""
+    names = [
+        os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "path", None)
+        for source in sources
+    ]
+
+    def named(text: str) -> str:
+        return re.sub(r"sources\[(\d+)\]", lambda found: str(names[int(found[1])] or found[0]), text)
+
+    try:
+        yield
+    except MergeError as error:
+        raise MergeError(named(error.reason), names=error.names) from error.__cause__
+    except CollisionError as error:
+        raise CollisionError(error.name, list(map(named, error.sources))) from None

@@ -135,11 +135,12 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
 
     A module whose class overrides `load_state_dict` is loaded with its own method.
     """
-    from statedict import plan, tree
+    from statedict import formats, plan, tree
 
     from . import _inert
 
     host = _sources.required_host(module)
+    resolved = resolved._replace(state=formats.with_torchao_tensors(resolved.state))
     if _sources.has_own_loader(module, host):
         return _load_with_own_method(module, host, resolved, request)
     slots, _ = tree.peek(host, module)

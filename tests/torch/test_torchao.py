@@ -243,6 +243,28 @@ def test_optimizers_with_quantised_states(name, tmp_path):
     assert torch.equal(model.weight, again.weight)
 
 
+FLATTENED = [name for name in CLASSES if name.partition(",")[0] in (
+    "Float8Tensor", "Int4PlainInt32Tensor", "Int4Tensor", "Int4TilePackedTo4dTensor", "Int8Tensor",
+    "IntxUnpackedToInt8Tensor", "MXTensor", "NVFP4Tensor",
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLATTENED)
+def test_a_file_that_torchao_flattened(name, tmp_path):
+    """Loads into a model that is quantised in the same way, and not into another."""
+    support = pytest.importorskip("torchao.prototype.safetensors.safetensors_support")
+    models = [nn.Sequential(nn.Linear(128, 64, bias=False)) for _ in range(3)]
+    for seed, model in enumerate(models[:2]):
+        model[0].weight = nn.Parameter(CLASSES[name](seed), requires_grad=False)
+    tensors, metadata = support.flatten_tensor_state_dict({"0.weight": models[1][0].weight.data})
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", metadata)
+    for assign in (False, True):
+        statedict.load_state_dict(models[0], tmp_path / "a.safetensors", assign=assign)
+        torch.testing.assert_close(raw(models[0][0].weight), raw(models[1][0].weight), rtol=0, atol=0)
+    with pytest.raises(LoadError, match=f"the checkpoint a torchao.{name.partition(',')[0]}, made of the parts"):
+        statedict.load_state_dict(models[2], tmp_path / "a.safetensors")
+
+
 def test_a_model_that_transformers_quantised(tmp_path):
     """Saved as the same files, and loaded from them, with this engine under PyTorch's names and without."""
     transformers = pytest.importorskip("transformers")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import click
 
+from statedict.formats import entries_of_tensors
 from statedict.report import (
     PIECE,
     Fact,
@@ -158,7 +159,10 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
     if facts["other"]:
         out.print()
     _print_content(out, facts["other"], flat)
+    hidden = entries_of_tensors(facts["metadata"])
     for name, text in facts["metadata"].items():
+        if name in hidden:
+            continue
         cut = "…" if len(text) > TEXT_SHOWN else ""
         out.say(f"metadata {name!r}: {text[:TEXT_SHOWN]!r}{cut}", "dim")
     for root, reason in facts["unopened"].items():

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import statedict
 from statedict.report import count, size
 
-from ..errors import CollisionError, MergeError
 from ._adapter_folder import save_adapter
 from ._command import Argument, Option
 from ._complete import methods
@@ -79,14 +76,14 @@ def merge(
     """
     keep_inputs(output, *files, base, option="--output")
     with ExitStack() as stack:
-        states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
-        under = stack.enter_context(opened(base)).state_dict(root) if base else None
+        sources = [stack.enter_context(opened(file)) for file in files]
+        under = stack.enter_context(opened(base)) if base else None
         weights = weight[0] if method == "slerp" and len(weight) == 1 else list(weight)
         numbers: dict[str, Any] = {"density": density, "decay": decay, "seed": seed, "rank": rank}
         asked = {"--method": method != "average", "--weight": weight, "--base": base}
         asked |= {option(name): number is not None for name, number in numbers.items()}
-        with warnings_told(), as_bad_parameter(asked), _files_named(files):
-            merged = statedict.merge(states, method=method, weights=weights or None, base=under, **numbers)
+        with warnings_told(), as_bad_parameter(asked):
+            merged = statedict.merge(sources, method, weights=weights or None, base=under, root=root, **numbers)
         with showing(merged, f"writing {output}") as shown:
             if method == "extract_lora":
                 save_adapter(shown, merged.texts or {}, output)
@@ -96,12 +93,3 @@ def merge(
     written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
     line = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
     tell(json.dumps(written) if as_json else line, err=output == STREAM)
-
-
-@contextmanager
-def _files_named(files: Sequence[str]) -> Iterator[None]:
-    """Name the files in the errors of the `with` block, instead of `sources[0]`."""
-    try:
-        yield
-    except (MergeError, CollisionError) as error:
-        raise MergeError(re.sub(r"sources\[(\d+)\]", lambda found: files[int(found[1])], str(error))) from error

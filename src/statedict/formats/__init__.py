@@ -72,15 +72,16 @@ from .checkpoint._file_tensors import FileTensors
 from .checkpoint._roots import find_roots
 from .checkpoint._walk import leaves, tensors
 from .many_files._byte_count import byte_count
+from .safetensors._torchao import entries_of_tensors, with_torchao_tensors
 from .storages._named import named_leaves
 from .storages._runs import runs_of
 
 __all__ = [
     "Box", "Checkpoint", "File", "FileTensors", "Finding", "Folder", "Format", "Import", "LIMITS", "Leaf", "Limits",
     "LocalBox", "MeshPlacement", "Pair", "Parts", "Size", "TorchConstant", "TypedStorage", "WRITERS", "boxes_of",
-    "byte_count", "candidates", "choose_part", "choose_root", "find_roots", "is_damage", "join_ranks", "leaf_of",
-    "leaves", "named_leaves", "open", "parse_json", "part_at", "parts", "placement_text", "read_array", "runs_of",
-    "tensors", "unloadable", "write",
+    "byte_count", "candidates", "choose_part", "choose_root", "entries_of_tensors", "find_roots", "is_damage", "join_ranks",
+    "leaf_of", "leaves", "named_leaves", "open", "parse_json", "part_at", "parts", "placement_text", "read_array", "runs_of",
+    "tensors", "unloadable", "with_torchao_tensors", "write",
 ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from ._pickle._recipe import unknown as unknown
 from ._pickle._recipe_values import rebuilding as rebuilding
 from ._pickle.reading._calls import is_built as is_built
 from ._pickle.writing._objects import reduced as reduced
+from .safetensors._torchao import TORCHAO as TORCHAO
+from .safetensors._torchao import recipe_state as recipe_state
 from .torch_files._read import top_folder as top_folder
 from .torch_files._storages import ArchiveStorages as ArchiveStorages
 from .torch_files._tar import read_tar as read_tar

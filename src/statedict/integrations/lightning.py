@@ -44,7 +44,7 @@ class StateDictCheckpoint(Checkpoint):
     Args:
         directory: the run's directory.
         when: at which `trainer.global_step` to save (`every`, `on_preemption`, `any_of`); by default at the end of each
-        epoch.
+            epoch.
         options: the other arguments of CheckpointManager: `keep`, `asynchronous`, `after_save` …
 
     A checkpoint contains the module, optimizers, schedulers, the precision plugin, the states of the other callbacks and of
@@ -269,8 +269,8 @@ class StateDictCheckpointIO(CheckpointIO):
     """Write and read Lightning's own checkpoints with `statedict.save` and `statedict.load`: `Trainer(plugins=[…])`.
 
     ModelCheckpoint decides what to save and to keep, and `fit(ckpt_path=…)` resumes. A file is complete or does not
-    exist, its
-    checksums are verified when it is loaded, and no code from it is run: a value of an unknown class is an inert Opaque.
+    exist, its checksums are verified when it is loaded, and no code from it is run: a value of an unknown class is an inert
+    Opaque.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/runs/epoch=0.ckpt"

@@ -5,8 +5,8 @@
 
 TrainingArguments decide when to save (`save_strategy`, `save_steps`) and how many checkpoints to keep
 (`save_total_limit`), as usual. A TrainerCallback cannot resume: the Trainer computes its position before it calls callbacks,
-and does not give them access to the data order. Therefore this is a mix-in
-for the Trainer and its subclasses: `class MyTrainer(StateDictTrainerMixin, SFTTrainer)`.
+and does not give them access to the data order. Therefore this is a mix-in for the Trainer and its subclasses:
+`class MyTrainer(StateDictTrainerMixin, SFTTrainer)`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback
 
 import statedict
-from statedict.training import CheckpointManager, all_steps, last, read_random, write_random
+from statedict.training import CheckpointManager, Saved, all_steps, last, read_random, write_random
 
 from ._each_rank import of_all, own
 from ._loader import Batches, Position, begin, replay, write_own
@@ -35,7 +36,8 @@ class StateDictTrainerMixin(_Base):
     """Save and resume through a CheckpointManager; put it before a class derived from transformers' Trainer.
 
     Args:
-        manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints.
+        manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints,
+            with `metric_for_best_model` the best one among them.
 
     A checkpoint contains the model, optimizer, scheduler, gradient scaler, the TrainerState, and the random generators, as
     they are and as they were at the start of the epoch. `train(resume_from_checkpoint=True)` continues after the newest
@@ -51,7 +53,9 @@ class StateDictTrainerMixin(_Base):
     def __init__(self, *args: Any, manager: CheckpointManager | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         limit = self.args.save_total_limit
-        keep = all_steps() if limit is None else last(limit)
+        keep: Any = all_steps() if limit is None else last(limit)
+        if limit is not None and self.args.metric_for_best_model is not None:
+            keep = self._last_and_best
         self.manager = CheckpointManager(self.args.output_dir, keep=keep) if manager is None else manager
         self._resumed: _ResumedTraining | None = None
         self._epoch = _Epoch(self)
@@ -86,7 +90,21 @@ class StateDictTrainerMixin(_Base):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         return json.dumps(dataclasses.asdict(self.state))
 
+    def _last_and_best(self, saved: Sequence[Saved]) -> set[int]:
+        """As the Trainer: the newest and the best one, and others up to `save_total_limit`."""
+        best = {each.step for each in saved} & {getattr(self.state, "best_global_step", None)}
+        limit = self.args.save_total_limit or 1
+        kept = last(limit)(saved)
+        return kept if best <= kept else best | last(max(limit - 1, 1))(saved)
+
     def _load_best_model(self) -> None:
+        if not Path(str(self.state.best_model_checkpoint)).exists():
+            warnings.warn(
+                "the model keeps its last weights: the best checkpoint is not kept by the policy of the manager= that was "
+                "given, which must keep it too: keep=any_of(last(2), best('eval_loss'))",
+                stacklevel=2,
+            )
+            return
         statedict.load_state_dict(self.model, self.state.best_model_checkpoint, root="model")
 
     # resuming

@@ -71,6 +71,28 @@ def test_several_places_are_ambiguous():
     assert "'policy.*.default' or 'reference.*.default'" in plan.notes[0]
 
 
+def test_names_of_diffusers_are_renamed_first():
+    """Names that a renaming makes are paired with those of the adapter, as names in a file of PEFT are."""
+    base, parameters = slots()
+    file = [f"unet.{layer}.lora.{side}.weight" for layer in LAYERS for side in ("down", "up")]
+    rename = {"{*m}.lora.down.weight": "{*m}.lora_A.weight", "{*m}.lora.up.weight": "{*m}.lora_B.weight"}
+    plan = match(dict.fromkeys(file, 0), dict.fromkeys([*base, *parameters], 0), rename=rename)
+    assert [step.target for step in plan.steps] == parameters
+    assert plan.ok
+
+
+def test_an_adapter_of_another_model_is_not_ambiguous():
+    """Modules of other names are never paired; a note says what is wrong, also for a model without any adapter."""
+    others = [f"{side}.k.lora_A.default.weight" for side in "ab"]
+    for names, note in (
+        (others, "is for other modules than the model's ('a.k.lora_A"),
+        (["q.weight"], "add one with PEFT"),
+    ):
+        plan = match(dict.fromkeys(FILE, 0), dict.fromkeys(names, 0))
+        assert not plan.steps
+        assert note in plan.notes[0]
+
+
 def test_a_saved_module_replaces_the_original():
     """The file has a saved module under its plain name; the original in the model keeps its values."""
     base, parameters = slots()
@@ -89,6 +111,17 @@ def test_a_whole_model_is_not_an_adapter():
     plan = match(dict.fromkeys(source, 0), dict.fromkeys([*base, *parameters], 0))
     assert plan.missing == ("net.model.norm.weight",)
     assert len(plan.steps) == len(source)
+
+
+def test_base_layers_of_embeddings_do_not_make_a_whole_model():
+    """PEFT saves the base layer of an adapted `lm_head` with the adapter; the rest of the model keeps its values."""
+    base, parameters = slots("net.")
+    head = ["net.lm_head.base_layer.weight", "net.lm_head.lora_A.default.weight", "net.lm_head.lora_B.default.weight"]
+    file = [f"base_model.model.lm_head.{end}" for end in ("base_layer.weight", "lora_A.weight", "lora_B.weight")]
+    for source, targets in (([*FILE, *file], [*parameters, *head]), (file, head)):
+        plan = match(dict.fromkeys(source, 0), dict.fromkeys([*base, *targets], 0))
+        assert {step.target for step in plan.steps} == {*targets}
+        assert plan.missing == ()
 
 
 @pytest.mark.parametrize("names", [["a.lora.weight"], ["lora_weights"], ["x.base_layer.weight"], []])

@@ -21,6 +21,7 @@ from ._aliases import Alias, recorded_aliases, with_aliases
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
 from ._parts import ONE_RANK, SHARDING_INFO, as_parts, is_whole
+from ._torchao import note_of_parts
 from ._wrappers import put_together
 
 
@@ -40,7 +41,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = {key: text for key, text in user_metadata(header.metadata).items() if key not in aliases}
-    notes = []
+    notes = note_of_parts(header.metadata)
     if in_parts:
         notes.append(ONE_RANK)
     if annotations is None:

@@ -187,8 +187,13 @@ def _places(values: Mapping[str, Any], adapter: Adapter) -> dict[str, str]:
         hint = ""
         if any(".base_layer." in name for name in values):
             hint = ". This base has an adapter itself: convert it with the map peft-base first"
-        elif len(missing) < len(wanted):
-            hint = ". A weight that is tied is stored once by some libraries: give the base with both names"
+        elif any(name.endswith("._weight_qdata") for name in values):
+            hint = ". This base was quantised by torchao, and cannot be changed: give one that is not quantised"
+        elif len(missing) < len(wanted) and not all(name.endswith(".bias") for name in missing):
+            hint = (
+                ". A weight that is tied is stored once by some libraries: give the base with both names "
+                "(base['lm_head.weight'] = base['model.embed_tokens.weight'])"
+            )
         raise MergeError(
             f"{adapter.name} is for another base: it changes {names_listed(missing)}, which the base does not have{hint}",
             names=missing,

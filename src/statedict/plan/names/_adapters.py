@@ -90,9 +90,16 @@ def pair_adapter(
         return Pairing({}, [])
     stored = {slot: stored_name(slot) for slot in slots}
     added = {slot: name for slot, name in stored.items() if is_adapter_parameter(slot)}
-    best = _best(_votes(filter(is_adapter_parameter, sources), added, _start, takes))
+
+    def fits(source: str, slot: str) -> bool:
+        module, other = _last_module(source), _last_module(added[slot].name)
+        return takes(source, slot) and (module == other or not (module and other))
+
+    given = list(filter(is_adapter_parameter, sources))
+    best = _best(_votes(given, added, _start, fits))
     if len(best) != 1:
-        return Pairing({}, _ambiguous(best))
+        is_only_adapter = len(given) == len(sources)
+        return Pairing({}, _ambiguous(best) or [_homeless(given[0], next(iter(added), None))] * is_only_adapter)
     fit = best[0]
     places = {name: slot for slot, (name, adapter) in stored.items() if adapter in ("", fit.adapter)}
     # A saved module replaces the original one, which has the same name in the file.
@@ -188,11 +195,29 @@ def _start(name: str) -> int:
 
 
 def _is_whole(sources: Iterable[str]) -> bool:
-    """Whether names are those of a whole model with an adapter: it has base layers, and not only those of embeddings, which
-    PEFT saves with an adapter."""
+    """Whether names are those of a whole model with an adapter: it has the base layers of all modules that the adapter
+    changes, and not only those of embeddings and `lm_head`, which PEFT saves with an adapter."""
     names = set(sources)
-    bases = [name.removesuffix("base_layer.weight") for name in names if name.endswith(".base_layer.weight")]
-    return any(f"{module}lora_embedding_A" not in names for module in bases)
+    bases = {name.removesuffix("base_layer.weight") for name in names if name.endswith(".base_layer.weight")}
+    others = {
+        module for module in bases if f"{module}lora_embedding_A" not in names and not module.endswith("lm_head.")
+    }
+    return bool(others) and all(name[: _start(name)] in bases for name in names if is_adapter_parameter(name))
+
+
+def _last_module(name: str) -> str:
+    """Return the last component of the path of the module that an adapter's parameter changes."""
+    return name[: max(_start(name) - 1, 0)].rpartition(".")[2]
+
+
+def _homeless(source: str, slot: str | None) -> str:
+    """Return a note about an adapter of which nothing belongs to the model; `slot` is a parameter of the model's own one."""
+    if slot is None:
+        return (
+            f"the source is an adapter ({source!r}), which the model does not have: add one with PEFT before the load, or "
+            "merge the files of the base and the adapter: statedict.merge([base, adapter], 'lora')"
+        )
+    return f"the adapter in the source ({source!r}) is for other modules than the model's ({slot!r})"
 
 
 def _ambiguous(best: Iterable[_Fit]) -> list[str]:

@@ -9,12 +9,14 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import is_tensor_like
 
 from statedict.errors import PartError
+from statedict.formats.torch_archive import TORCHAO
 from statedict.state import Compound, Leaf, Parts, contiguous, leaf_of, library_of, materialize
 from statedict.tree import not_a_tensor, wrong_size
 
 from ..tensors._copy_pairs import failed
 from ..tensors._library import TORCH
 from ..tensors._wrapper import (
+    as_in_torchao_json,
     inner_tensors,
     is_allowed,
     is_wrapped,
@@ -113,8 +115,9 @@ def wrapper_reason(param: Any, value: Any) -> str | None:
     taken = taken_apart(param, TORCH.leaf)
     found = leaf_of(value)
     wrapped = found if isinstance(found, Compound) and is_wrapped(found) else None
+    is_described = wrapped is not None and str(wrapped.facts["class"]).startswith(f"{TORCHAO}:")
     if taken is not None and wrapped is not None:
-        return misfit(taken.compound, wrapped)
+        return misfit(as_in_torchao_json(param, taken.compound) if is_described else taken.compound, wrapped)
     kind = (
         f"{type(param).__module__}.{type(param).__qualname__}" if is_wrapper(param) else f"plain {param.dtype} tensor"
     )
@@ -122,8 +125,8 @@ def wrapper_reason(param: Any, value: Any) -> str | None:
         return f"the model has a {kind}, and the checkpoint a plain tensor: load it before the model is converted"
     return (
         f"the model has a {kind}, and the checkpoint a {str(wrapped.facts['class']).replace(':', '.')}, made of the parts "
-        f"{', '.join(wrapped.parts)}: convert the model first (quantize it as the saved one was), or import the library "
-        "of that class and load with assign=True"
+        f"{', '.join(wrapped.parts)}: convert the model first (quantize it as the saved one was)"
+        f"{'' if is_described else ', or import the library of that class and load with assign=True'}"
     )
 
 

@@ -7,13 +7,16 @@ A live one is taken apart into a Compound of layout `"wrapper"`: its attributes 
   (`torch.serialization.add_safe_globals`; torchao does so for its own when it is imported);
 * by `__tensor_unflatten__` of the class of a tensor that the model has, if its recipe is the same.
 
-Otherwise it stays a Compound. A class is never imported or looked up because a file names it.
+Otherwise it stays a Compound. A class is never imported or looked up because a file names it. torchao's own safetensors
+files name classes without their modules; their tensors only fill those of a model that torchao describes in the same words.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -21,12 +24,14 @@ import torch
 
 from statedict.errors import FormatError
 from statedict.formats.torch_archive import (
+    TORCHAO,
     WRAPPER,
     RecipeError,
     Size,
     TorchConstant,
     is_built,
     rebuilding,
+    recipe_state,
     reduced,
     take_apart,
     unknown,
@@ -188,6 +193,20 @@ def inner_tensors(tensor: Any, role: str = "") -> dict[str, torch.Tensor]:
         inner, below = getattr(tensor, name), f"{role}.{name}" if role else name
         found |= inner_tensors(inner, below) if is_wrapper(inner) else {below: inner}
     return found
+
+
+def as_in_torchao_json(tensor: Any, model: Compound) -> Compound:
+    """The Compound of a tensor with its class and attributes as torchao's files describe them, by torchao's own code."""
+    if not type(tensor).__module__.startswith(f"{TORCHAO}."):
+        return model
+    try:
+        library = import_module("torchao.prototype.safetensors.safetensors_utils")
+        described = json.loads(json.dumps(tensor, cls=library.TensorSubclassAttributeJSONEncoder))
+    except (ImportError, *_MISFITS):
+        return model
+    state = recipe_state(described["_data"], model.parts)
+    facts = {**model.facts, "class": f"{TORCHAO}:{described['_type']}", "state": state}
+    return Compound(WRAPPER, model.dtype, model.shape, model.parts, facts)
 
 
 def misfit(model: Compound, found: Compound) -> str | None:

@@ -1,0 +1,94 @@
+"""Files in which torchao has taken quantised tensors apart, as its `flatten_tensor_state_dict` writes them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import statedict
+from statedict.cli import main
+from statedict.errors import LoadError
+from statedict.formats import with_torchao_tensors
+
+BF16 = {"_type": "torch.dtype", "_data": "bfloat16"}
+KWARGS = {"_type": "QuantizeTensorToInt8Kwargs", "_data": {"granularity": {"_type": "PerRow", "_data": {"dim": -1}}}}
+INT8 = {
+    "_type": "Int8Tensor",
+    "_data": {"act_quant_kwargs": KWARGS, "block_size": [1, 3], "dtype": BF16},
+    "_tensor_data_names": ["qdata", "scale"],
+}
+
+
+def written(path, entry=INT8, names=("0.weight", "0.bias"), **others):
+    """A file with a quantised weight and a plain bias."""
+    tensors = {"0._weight_qdata": np.ones((2, 3), "i1"), "0._weight_scale": np.ones((2, 1), "f4")}
+    metadata = {"0.weight": json.dumps(entry), "0.bias": '{"_type": "Tensor"}', "tensor_names": json.dumps(names)}
+    safetensors.numpy.save_file({**tensors, "0.bias": np.zeros(2, "f4")}, path, {**metadata, **others})
+    return path
+
+
+def test_inspect_says_what_the_parts_are(tmp_path, capsys):
+    """One line names the tensor, its class and its parts; the entries of single tensors are not printed."""
+    with pytest.raises(SystemExit):
+        main(["inspect", str(written(tmp_path / "a.safetensors", format="pt"))])
+    shown = capsys.readouterr().out
+    assert "1 Int8Tensor in parts (0.weight is 0._weight_qdata, 0._weight_scale)" in shown
+    assert "PerRow" not in shown
+
+
+def test_parts_are_with_torchao_tensors_for_a_load(tmp_path):
+    """A load sees one tensor with the shape and dtype outside; a saved copy has the same parts and metadata as before."""
+    with statedict.open(written(tmp_path / "a.safetensors")) as checkpoint:
+        state = checkpoint.state_dict()
+        joined = with_torchao_tensors(state)
+        tensor = joined.leaf("0.weight")
+        assert set(joined) == {"0.bias", "0.weight"}
+        assert (str(tensor.dtype), tensor.shape, list(tensor.parts)) == ("bfloat16", (2, 3), ["qdata", "scale"])
+        statedict.save(state, tmp_path / "b.safetensors")
+    with statedict.open(tmp_path / "b.safetensors") as again:
+        assert again.texts == state.texts
+        assert set(with_torchao_tensors(again.state_dict())) == {"0.bias", "0.weight"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "shape"),
+    [
+        ("Int4Tensor", {"shape": [2, 6]}, (2, 6)),
+        ("Int4Tensor", {"shape": ["a"]}, (2, 3)),
+        ("NVFP4Tensor", {"orig_dtype": BF16}, (2, 6)),
+        ("MXTensor", {"elem_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"}}, (2, 6)),
+    ],
+)
+def test_shapes(kind, attributes, shape, tmp_path):
+    """The shape outside is an attribute, or that of the data, of which a byte may hold two elements."""
+    path = written(tmp_path / "a.safetensors", {**INT8, "_type": kind, "_data": attributes})
+    with statedict.open(path) as checkpoint:
+        assert with_torchao_tensors(checkpoint.state_dict()).leaf("0.weight").shape == shape
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [], {"_type": "Tensor"}, {**INT8, "_type": "os:system"}, {**INT8, "_data": []}, {**INT8, "_tensor_data_names": []},
+        {**INT8, "_tensor_data_names": ["qdata", "lost"]}, {**INT8, "_data": {"__class__": 1}},
+        {**INT8, "_data": {"a": {"$name": "os"}}},
+    ],
+)  # fmt: skip
+def test_other_metadata_is_only_text(entry, tmp_path):
+    """What torchao would not have written is not interpreted."""
+    with statedict.open(written(tmp_path / "a.safetensors", entry)) as checkpoint:
+        assert with_torchao_tensors(checkpoint.state_dict()) is checkpoint.state_dict()
+
+
+def test_a_plain_model_refuses_them(tmp_path):
+    """The error names the class and says what to do."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    for assign in (False, True):
+        with pytest.raises(
+            LoadError, match=r"torchao.Int8Tensor, made of the parts qdata, scale: convert the model first"
+        ):
+            statedict.load_state_dict(model, written(tmp_path / "a.safetensors"), assign=assign)
