@@ -166,7 +166,6 @@ CELLS = {
     "3.11-lowest": Cell("3.11", lowest=True),
     "3.12": Cell("3.12"),
     "3.13": Cell("3.13"),
-    "3.13t": Cell("3.13t"),
     "3.14": Cell("3.14"),
     "3.14t": Cell("3.14t", without=("safetensors",)),
     "torch-lowest": Cell("3.11", torch="", lowest=True, tests=ON_TORCH),
