@@ -60,6 +60,7 @@ OPTIONAL = {
     "sklearn",
     "s3fs",
     "moto",
+    "safetensors",
 }
 
 

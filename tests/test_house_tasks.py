@@ -103,6 +103,8 @@ def test_the_versions_that_are_declared_have_passed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = re.findall(r"Python :: (\d)\.(\d+)", " ".join(project["classifiers"]))
     assert sorted(passed) == sorted(declared)
+    without_gil = any(row["python"].endswith("t") and row["failed"] == 0 for row in results.values())
+    assert without_gil == ("Free Threading" in str(project["classifiers"]))
 
 
 def test_the_minima_are_read_from_the_project():

@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -45,8 +45,10 @@ class LocalFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self._fd = _open(self.name)
-        status = os.fstat(self._fd)
+        # The descriptor, until the file is closed. `pop` gives it to only one of several threads that close the file: a
+        # second `os.close` could close another file that got the same number.
+        self._fds = [_open(self.name)]
+        status = os.fstat(self._descriptor())
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise _not_regular(self.name, status.st_mode)
@@ -98,13 +100,12 @@ class LocalFile:
             raise FileChangedError(self.name, f"{what} has changed")
 
     def close(self, at: int = 0) -> None:
-        fd, self._fd = self._fd, -1
         self._mapped = None
-        if fd >= 0:
-            os.close(fd)
+        with suppress(IndexError):
+            os.close(self._fds.pop())
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if getattr(self, "_fds", None):
             self.close()
 
     def __reduce__(self) -> NoReturn:
@@ -112,14 +113,15 @@ class LocalFile:
         raise TypeError(f"{self.name} is an open file, which cannot be copied or pickled: open it again there")
 
     def _descriptor(self) -> int:
-        if self._fd < 0:
-            raise ValueError(f"{self.name} has been closed; open it again")
-        return self._fd
+        try:
+            return self._fds[0]
+        except IndexError:
+            raise ValueError(f"{self.name} has been closed; open it again") from None
 
     def _fill(self, call: VectoredRead) -> None:
         offset, left, buffers = call
         while left:
-            got = preadv(self._fd, buffers, offset)
+            got = preadv(self._descriptor(), buffers, offset)
             if not got:
                 raise FileChangedError(self.name, f"it now ends at byte {offset:,}")
             left -= got

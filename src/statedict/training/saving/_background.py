@@ -60,7 +60,8 @@ class Background:
 
     def raise_error(self) -> None:
         """Raise the stored error, once."""
-        error, self._error = self._error, None
+        with self._state:
+            error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -97,7 +98,8 @@ class Background:
                 (job, _), self._waiting = self._waiting, None
             job()
         except BaseException as error:  # noqa: BLE001  # stored, and raised in the thread that requested the save
-            self._error = error
+            with self._state:
+                self._error = error
         finally:
             if taken:
                 with self._state:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import count
 from threading import RLock
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from statedict.errors import LockedError, RunGoneError
 
@@ -32,7 +32,7 @@ class Ownership:
         self._background = background
         self._lock: RunLock | None = None
         self._number = next(NUMBERS)
-        OWNERSHIPS.add(self)
+        OWNERSHIPS[self._number] = self
 
     def hold(self, *, take_over: bool = True, seize: bool = False) -> None:
         """Lock the run, creating it if needed, and delete what interrupted saves left there.
@@ -71,9 +71,9 @@ class Ownership:
         except LockedError as error:
             if not error.own or not take_over:
                 raise
-        for ownership in list(OWNERSHIPS):
-            if ownership._number < self._number and not ownership.in_use and ownership._run.real == self._run.real:
-                ownership._give_up()
+        for other in (reference() for reference in OWNERSHIPS.valuerefs()):
+            if other and other._number < self._number and not other.in_use and other._run.real == self._run.real:
+                other._give_up()
         return self._run.lock(seize=seize)
 
     def _give_up(self) -> None:
@@ -83,5 +83,6 @@ class Ownership:
             self.release()
 
 
-OWNERSHIPS: WeakSet[Ownership] = WeakSet()
+# By number. `valuerefs` can be called while other threads add some; a WeakSet cannot be iterated then, before Python 3.14.
+OWNERSHIPS: WeakValueDictionary[int, Ownership] = WeakValueDictionary()
 NUMBERS = count()
