@@ -19,12 +19,11 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--system", choices=["windows", "macos"], help="run the library on a simulated system")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if name := config.getoption("--system"):
+    # Installed here, because pytest imports the conftest.py of the folders to be tested next, and some import statedict.
+    config = pluginmanager.get_plugin("pytestconfig")
+    if name := parser.parse_known_args(config.invocation_params.args).system:
         from tests.systems import install
 
         install(name)

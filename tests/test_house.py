@@ -227,3 +227,29 @@ def test_one_file_knows_the_system():
     found = {file: list(system_calls(parsed(file))) for file in FILES if named.search(file.read_text())}
     assert len(found.pop(SOURCE / "files/_system.py")) > 10
     assert {file: calls for file, calls in found.items() if calls} == {}
+
+
+def default_encodings(tree):
+    """The lines that open a text file without an encoding."""
+    named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    named |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    named |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(option.arg == "encoding" for option in node.keywords):
+            continue
+        function, arguments = ast.unparse(node.func), list(map(ast.unparse, node.args))
+        opened = function in {"open", "io.open", "os.fdopen"} - named and not any(
+            "b" in mode for mode in arguments[1:2]
+        )
+        if opened or (function.endswith(".read_text") and not arguments) or function.endswith(".write_text"):
+            yield node.lineno
+
+
+def test_texts_have_an_encoding():
+    """Text is read and written as UTF-8, or as bytes: the default encoding of Windows lacks most characters."""
+    named = re.compile(r"open\(|_text\(")
+    found = {file: list(default_encodings(parsed(file))) for file in FILES if named.search(file.read_text())}
+    assert {file: lines for file, lines in found.items() if lines} == {}
+    bad = ["open('a')", "open('a', 'w')", "path.read_text()", "path.write_text('a')"]
+    good = ["open('a', 'rb')", "open('a', encoding='utf-8')", "path.read_text('utf-8')", "other.open('a')"]
+    assert [text for text in [*bad, *good] if [*default_encodings(ast.parse(text))]] == bad

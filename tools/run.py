@@ -100,10 +100,11 @@ LINT = ("ruff check .", "ruff format --check .")
 TYPES = ("mypy",)
 IMPORTS = ("lint-imports --no-logo",)
 DOCS = ("mkdocs build --quiet --strict",)
-# What saves and resumes in files, over a simulated system (tests/systems).
+# What saves, resumes and replaces files, over a simulated system (tests/systems).
 SAVING = (
     "tests/files/test_system.py tests/files/test_local.py tests/files/test_atomic.py "
-    "tests/formats/many_files/test_shards.py tests/training/test_manager.py tests/training/run_directory"
+    "tests/formats/many_files/test_shards.py tests/training/test_manager.py tests/training/run_directory "
+    "tests/cli/test_inputs.py"
 )
 
 TASKS = {

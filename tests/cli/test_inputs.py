@@ -68,6 +68,7 @@ def test_what_standard_input_is_read_from_is_an_input(run):
     assert list(statedict.open("run.pt").roots) == ["model"]
 
 
+@pytest.mark.only_on("linux", "macos")
 def test_a_whole_file_is_converted_in_place(call, run):
     """Where nothing is left behind, a file may be replaced by what it becomes."""
     assert call("convert", "plain.pt", "plain.pt", "--dtype", "float16").code == 0
@@ -77,6 +78,16 @@ def test_a_whole_file_is_converted_in_place(call, run):
         }
     assert call("convert", "run.pt", "run.pt", "--root", "*").code == 0
     assert statedict.load("run.pt", backend="numpy")["epoch"] == 3
+
+
+@pytest.mark.only_on("windows")
+def test_a_file_that_must_be_closed_is_not_converted_in_place(call, run):
+    """Where an open file cannot be replaced, that is said before anything is written."""
+    before = (run / "plain.pt").read_bytes()
+    ended = call("convert", "plain.pt", "plain.pt", "--dtype", "float16")
+    assert ended.code == 2
+    assert "cannot be replaced while it is open; choose another file" in " ".join(ended.err.replace("│", " ").split())
+    assert (run / "plain.pt").read_bytes() == before
 
 
 IDLE = [

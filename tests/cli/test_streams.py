@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+
+import statedict
 
 PROGRAM = [sys.executable, "-m", "statedict"]
 
@@ -38,6 +42,18 @@ def test_from_pipe_to_pipe(model):
     merged = subprocess.run(command, input=done.stdout, capture_output=True, timeout=60)
     assert merged.stderr.startswith(b"-: average of 2 files")
     assert torch.equal(torch.load(io.BytesIO(merged.stdout))["b"], torch.ones(2))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_any_name_is_printed(tmp_path, encoding):
+    """Characters that the output's encoding does not have are escaped: in a pipe on Windows, that is most of them."""
+    statedict.save({"层.é": np.ones(3, np.float32)}, tmp_path / "model.pt")
+    command, environment = [*PROGRAM, "inspect", tmp_path / "model.pt"], {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    # Click writes UTF-8 where only ASCII is promised.
+    shown = {"cp1252": rb"\u5c42.".decode() + "é", "ascii": "层.é"}[encoding]
+    assert f"{shown}  3      float32" in done.stdout.decode("utf-8" if encoding == "ascii" else encoding)
 
 
 class Terminal(io.TextIOWrapper):

@@ -4,7 +4,8 @@ import errno
 import os
 import signal
 import threading
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, nullcontext
 
 import pytest
 from tests import systems
@@ -120,6 +121,26 @@ def test_windows_says_that_it_cannot_lock():
     seam = systems.load("windows")
     with pytest.raises(OSError, match="No locks available"):
         seam.SYSTEM.lock(1 << 20, wait=True)
+
+
+@pytest.mark.parametrize(("refusals", "waits"), [(2, {"windows": 2}), (99, {"windows": 6})])
+def test_windows_waits_for_programs_that_look_at_a_new_file(name, refusals, waits):
+    """There, a file that another program has open is renamed or deleted when that closes it, at most a second later."""
+    expected, left, pauses = waits.get(name, 0), [0], []
+
+    def refuse(*paths):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(errno.EACCES, "sharing violation", paths[0])
+
+    seam = systems.load(name, replace=refuse, rename=refuse, unlink=refuse)
+    seam.time = systems.Facade(time, sleep=pauses.append)
+    for act, *paths in ((seam.SYSTEM.replace, "a", "b"), (seam.SYSTEM.unlink, "a"), (seam.rename, "a", "b")):
+        left[0] = refusals
+        with nullcontext() if expected == refusals else pytest.raises(PermissionError, match="sharing violation"):
+            act(*paths)
+    assert len(pauses) == 3 * expected
+    assert sum(pauses) < 3
 
 
 def test_macos_flushes_the_cache_of_the_drive(tmp_path):

@@ -40,7 +40,7 @@ def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "step-0000000003"}
 
 
-@pytest.mark.parametrize("way", ["exchanged", "renamed"])
+@pytest.mark.parametrize("way", [pytest.param("exchanged", marks=pytest.mark.only_on("linux")), "renamed"])
 def test_the_old_content_is_deleted_after_the_directory_is_flushed(tmp_path, monkeypatch, way):
     """Whichever way a step is replaced, the directory is flushed before the old content is deleted."""
     order = []
@@ -87,6 +87,7 @@ def test_an_error_of_a_retention_policy_has_a_note(tmp_path):
         assert manager.latest.step == 1
 
 
+@pytest.mark.only_on("linux", "macos")  # Windows does not move a directory with an open file
 def test_a_directory_that_is_moved_right_after_the_save(tmp_path, monkeypatch):
     """RunGoneError says that the step was saved in the directory."""
     genuine = _changes.sync
@@ -141,6 +142,7 @@ def test_an_error_of_each_system_call_of_a_save_says_whether_the_step_was_saved(
         manager.save(step, value=Value(-value))
         count += 1
     assert count > 15, "the calls were not seen"
-    assert told > 0
+    # Where a directory cannot be flushed, replacing a step ends with its rename.
+    assert told > 0 or (again and system.DIRECTORY is None)
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {".lock"}
     manager.close()

@@ -6,11 +6,13 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 import statedict
+from statedict.files import system
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -20,7 +22,7 @@ def save_adapter(adapter: Any, texts: Mapping[str, str], folder: str) -> None:
 
     Raises click.BadParameter if the folder exists: its files could be those of another adapter.
     """
-    folder = folder.rstrip("/") or folder
+    folder = str(Path(folder))  # without a slash at the end
     if folder == "-" or os.path.lexists(folder):
         found = "is standard output" if folder == "-" else "exists already"
         raise click.BadParameter(f"an adapter is written to a new folder, but {folder} {found}", param_hint="--output")
@@ -31,7 +33,7 @@ def save_adapter(adapter: Any, texts: Mapping[str, str], folder: str) -> None:
         statedict.save(adapter, os.path.join(made, WEIGHTS))
         with open(os.path.join(made, CONFIG), "w", encoding="utf-8") as file:
             file.write(texts["adapter_config"] + "\n")
-        os.rename(made, folder)
+        system.rename(made, folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 import statedict
+from statedict.files import system
 from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, DType, Leaf, StateDict, dtype, matcher, tensors_of
@@ -114,6 +115,11 @@ def convert(
                 note(
                     f"not converted: {_few(others)} (use --root PATH for another state dict, --root '*' for everything)"
                 )
+        if in_place and system.MUST_CLOSE:
+            raise click.BadParameter(
+                f"{destination} is also the input file, which cannot be replaced while it is open; choose another file",
+                param_hint="DESTINATION",
+            )
         with showing(made, f"writing {destination}") as shown:
             metadata = checkpoint.texts if root == WHOLE else None
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)

@@ -143,7 +143,7 @@ def _standard_input() -> list[int]:
 def shards(index: Path) -> set[str]:
     """Return the names of the files that an index lists."""
     try:
-        names = json.loads(index.read_text())["weight_map"].values()
+        names = json.loads(index.read_bytes())["weight_map"].values()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return set()  # opening it will raise a proper error
     return {name for name in names if isinstance(name, str)}

@@ -7,6 +7,7 @@ for everything else. A traceback is always a bug in this program.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ def _errors_reported() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # The reader (`| head`) has closed the pipe. The rest of the output is discarded, so that the interpreter does
             # not report an error when it flushes.
-            with open(os.devnull, "w") as devnull:
+            with open(os.devnull, "wb") as devnull:
                 os.dup2(devnull.fileno(), sys.stdout.fileno())
             raise click.exceptions.Exit(CLOSED_PIPE) from error
         note(one_line(error))
@@ -98,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ...
     SystemExit: 2
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # In a pipe on Windows, the encoding lacks most of the characters that names can have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(args=None if arguments is None else list(arguments), prog_name="statedict")
 
 

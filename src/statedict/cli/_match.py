@@ -200,7 +200,7 @@ def _end(ok: bool, facts: Fact, report: str, fits: Sequence[MapFit], as_json: bo
 def _end_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFit], as_json: bool) -> NoReturn:
     """Print inferred rules, write them to `save_map` if it is given, and end."""
     if save_map is not None:
-        save_map.write_text(found.key_map.to_toml())
+        save_map.write_text(found.key_map.to_toml(), encoding="utf-8")
     facts: Fact = {
         "rules": [rule.line for rule in found.key_map.rules],
         "steps": [step._asdict() for step in found.steps],

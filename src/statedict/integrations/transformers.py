@@ -122,7 +122,7 @@ class StateDictTrainerMixin(_Base):
         self._resumed = _ResumedTraining(found.step, found.values)
         with tempfile.TemporaryDirectory() as folder:
             # The only file that the Trainer itself reads: it computes the epoch and the position from the step.
-            Path(folder, "trainer_state.json").write_text(found.values["trainer_state"])
+            Path(folder, "trainer_state.json").write_text(found.values["trainer_state"], encoding="utf-8")
             try:
                 return super().train(folder, *args, **options)
             finally:

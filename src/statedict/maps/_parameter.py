@@ -52,7 +52,7 @@ def config_beside(source: str) -> tuple[Path | None, Mapping[str, Any]]:
     folder = path if path.is_dir() else path.parent
     for name in CONFIGS:
         try:
-            config = json.loads((folder / name).read_text())
+            config = json.loads((folder / name).read_bytes())
         except (OSError, ValueError):
             continue
         if isinstance(config, dict):

@@ -74,7 +74,7 @@ def _numbers(file: str, name: str = "") -> list[int]:
 
 def _lines(file: str) -> list[str]:
     try:
-        with open(file) as opened:
+        with open(file, encoding="utf-8") as opened:
             return opened.read().splitlines()
     except OSError:
         return []

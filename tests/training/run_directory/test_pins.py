@@ -13,6 +13,7 @@ from tests.training.objects import Counter
 
 from statedict import CheckpointManager, best, last
 from statedict.errors import RunDeniedError, UnknownNameError
+from statedict.files import system
 from statedict.training import all_steps
 from statedict.training.run_directory import _changes, _pins
 
@@ -78,16 +79,15 @@ def test_another_process_pins_while_a_training_saves(tmp_path):
 
 def between(monkeypatch, number, act):
     """Do something right after the `number`-th rename."""
-    genuine, count = Path.rename, [0]
+    genuine, count = system.rename, [0]
 
-    def rename(self, target):
-        done = genuine(self, target)
+    def rename(source, target):
+        genuine(source, target)
         count[0] += 1
         if count[0] == number:
             act()
-        return done
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(system, "rename", rename)
 
 
 def test_a_pin_that_comes_too_late_is_told(tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ def test_in_every_order_a_pin_that_is_returned_from_holds(tmp_path, monkeypatch)
         step.mkdir(parents=True)
         with monkeypatch.context() as patch:
             for holder, name in (
-                (Path, "rename"),
+                (system, "rename"),
                 (Path, "touch"),
                 (Path, "unlink"),
                 (Path, "is_dir"),
@@ -225,7 +225,7 @@ def test_a_process_that_dies_while_it_deletes_or_pins(tmp_path, monkeypatch, cal
 
     with monkeypatch.context() as patch:
         for holder, name in (
-            (Path, "rename"),
+            (system, "rename"),
             (Path, "touch"),
             (Path, "unlink"),
             (_changes, "sync"),

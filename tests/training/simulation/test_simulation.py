@@ -13,6 +13,8 @@ from tests.training.simulation.world import RUN, WORLDS
 
 from statedict import CheckpointManager
 
+# The simulated computer is one with Linux.
+pytestmark = pytest.mark.only_on("linux")
 # Schedules in which a mistake must be found. Some need rare interleavings.
 # Found only after 600 schedules or more, by `python -m tests.training.simulation --mutation NAME --schedules 3000`.
 RARE = {

@@ -43,7 +43,8 @@ def translated(directory: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in DENIED:
-            raise RunDeniedError(str(directory), os.strerror(error.errno or 0)) from error
+            reason = os.strerror(error.errno or 0) + (", or a file in it is open" if system.MUST_CLOSE else "")
+            raise RunDeniedError(str(directory), reason) from error
         if os.path.isfile(directory):
             raise NotADirectoryError(
                 errno.ENOTDIR, "a run is a directory, and this is a file", str(directory)
@@ -105,13 +106,13 @@ def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
         _sync_all(written)
     replaced: Path | None = None
     if not final.exists():
-        written.rename(final)
+        system.rename(written, final)
     elif system.exchange(written, final):
         replaced = written
     else:
         replaced = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
-        final.rename(replaced)
-        written.rename(final)
+        system.rename(final, replaced)
+        system.rename(written, final)
     if durable:
         with after_save(directory, step, "flushing its directory entry to the disk"):
             sync(directory)
@@ -132,11 +133,11 @@ def remove(directory: Path, path: Path) -> bool:
     """
     token = token_hex(4)
     doubtful, trash = (directory / f"{prefix}{path.name}-{token}" for prefix in (OLD, TRASH))
-    path.rename(doubtful)
+    system.rename(path, doubtful)
     if step_of(path.name) in _pins.pinned(directory):
-        doubtful.rename(path)
+        system.rename(doubtful, path)
         return False
-    doubtful.rename(trash)
+    system.rename(doubtful, trash)
     sync(directory)
     _delete(trash)
     return True
@@ -173,7 +174,7 @@ def set_aside(directory: Path, path: Path) -> Path | None:
     """Rename a damaged checkpoint so that it is never resumed from and never deleted; None if renaming is not permitted."""
     target = directory / f"{DAMAGED}{path.name}-{token_hex(4)}"
     try:
-        path.rename(target)
+        system.rename(path, target)
     except OSError:
         return None
     return target
@@ -190,7 +191,7 @@ def tidy(directory: Path) -> None:
     for path in left:
         step = step_of(path.name) if path.name.startswith(OLD) else None
         if step is not None and not (directory / name_of(step)).exists():
-            path.rename(directory / name_of(step))
+            system.rename(path, directory / name_of(step))
         else:
             _delete(path)
 
