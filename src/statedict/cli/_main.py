@@ -7,6 +7,7 @@ for everything else. A traceback is always a bug in this program.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ...
     SystemExit: 2
     """
+    gc.set_threshold(GARBAGE)
     app(args=None if arguments is None else list(arguments), prog_name="statedict")
 
 
@@ -111,5 +113,8 @@ def app() -> None:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
+# New objects before a search for garbage in cycles. With Python's default, 700, the search takes up to a third of a command's
+# time: it looks at each tensor's facts again and again (docs/performance.md).
+GARBAGE = 100_000
 # The exit code that a shell reports for a program ended by SIGPIPE.
 CLOSED_PIPE = 128 + 13
