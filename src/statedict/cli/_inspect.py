@@ -184,7 +184,7 @@ def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     Repeated layers are one part, `layers.*`."""
     paths = {name.rpartition(".")[0] for name in names}
     modules = {path: ["*" if label.isdigit() else label for label in path.split(".")] for path in paths}
-    shared = len(commonprefix([*modules.values()]))
+    shared = len(commonprefix([*modules.values()]))  # noqa: RUF071  # of lists of labels
     parts = {path: ".".join(labels[: shared + 1]) for path, labels in modules.items()}
     return lambda fact: parts[fact["name"].rpartition(".")[0]]
 

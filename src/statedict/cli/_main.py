@@ -113,8 +113,8 @@ def app() -> None:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
-# New objects before a search for garbage in cycles. With Python's default, 700, the search takes up to a third of a command's
-# time: it looks at each tensor's facts again and again (docs/performance.md).
+# New objects before a search for garbage in cycles. With Python's default, 700, the searches take a fifth of the time for
+# 100,000 names ("Many names" in docs/performance.md).
 GARBAGE = 100_000
 # The exit code that a shell reports for a program ended by SIGPIPE.
 CLOSED_PIPE = 128 + 13

@@ -218,7 +218,7 @@ def _rows(table: Sequence[PageRow]) -> list[list[Any]]:
 
 
 def _tree_columns(rows: Sequence[PageRow]) -> tuple[list[str], list[Any], list[int]]:
-    """Return what `fold` needs: names, kinds and sizes. Tensors whose dtype or shape has changed are not folded with others."""
+    """Return names, kinds and sizes for `fold`. Tensors whose dtype or shape has changed are not folded with others."""
     facts = [[tensor and tensor[0] for tensor in row.tensors] for row in rows]
     last = [next(fact for fact in reversed(pair) if fact) for pair in facts]
     kinds = [

@@ -19,7 +19,7 @@ NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,17})", re.DOTALL)
 
 
 class Row(NamedTuple):
-    """One row of the tree, for `times` equal tensors or modules; `which` are the indices of the tensors, empty for modules."""
+    """One row of the tree, for `times` equal tensors or modules; `which`: the indices of the tensors, empty for modules."""
 
     depth: int
     label: str
