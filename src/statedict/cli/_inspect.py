@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from os.path import commonprefix
 from typing import Annotated, Any, Literal
 
 import click
@@ -186,12 +187,8 @@ def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     """Return a function from a tensor to its part of the model: the path up to the first label in which the modules differ.
     Repeated layers are one part, `layers.*`."""
     paths = {name.rpartition(".")[0] for name in names}
-    modules = {path: tuple("*" if label.isdigit() else label for label in path.split(".")) for path in paths}
-    shared = 0
-    for labels in zip(*set(modules.values())):
-        if len(set(labels)) > 1:
-            break
-        shared += 1
+    modules = {path: ["*" if label.isdigit() else label for label in path.split(".")] for path in paths}
+    shared = len(commonprefix([*modules.values()]))  # noqa: RUF071  # of lists of labels
     parts = {path: ".".join(labels[: shared + 1]) for path, labels in modules.items()}
     return lambda fact: parts[fact["name"].rpartition(".")[0]]
 

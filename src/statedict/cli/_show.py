@@ -10,11 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import click
 
-from statedict.report import Fact, TreeEntry, count, extent, fold, noun, own_bytes, own_elements, remark, size
+from statedict.report import Fact, count, extent, fold, noun, own_bytes, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
@@ -24,11 +24,11 @@ GAP = 2
 COMMAND = " " * 4
 
 
-class Text(NamedTuple):
+class Text(str):
     """Text without control characters, and its style in a terminal."""
 
-    plain: str
-    style: str = ""
+    __slots__ = ("style",)
+    style: str
 
 
 class Cells:
@@ -36,10 +36,10 @@ class Cells:
 
     def __init__(self, *columns: str) -> None:
         self.columns = columns
-        self.rows: list[list[Text]] = []
+        self.rows: list[tuple[str, ...]] = []
 
-    def add_row(self, *cells: Text | str) -> None:
-        self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+    def add_row(self, *cells: str) -> None:
+        self.rows.append(cells)
 
 
 class Printer(Protocol):
@@ -63,7 +63,7 @@ class Pipe:
 
 
 def _lines(table: Cells) -> Iterator[str]:
-    columns = zip(table.columns, *([cell.plain for cell in row] for row in table.rows))
+    columns = zip(table.columns, *table.rows)
     for cells in zip(*map(_padded, columns)):
         yield (" " * GAP).join(cells).rstrip()
 
@@ -107,31 +107,33 @@ def say_lines(text: str) -> None:
         (Pipe() if line.startswith(COMMAND) else out).say(line)
 
 
-def text(value: object, style: str = "") -> Text:
+def text(value: object, style: str = "") -> str:
     """Return a value as text, with control characters escaped."""
-    return Text(printable(str(value)), style)
-
-
-def tree(facts: Iterable[Fact]) -> Cells:
-    """Return a table of the tensors, folded over repeated layers; sizes are totals of a row."""
-    made = Cells("name", "shape", "dtype", "size", "")
-    by_name = {fact["name"]: fact for fact in facts}
-    entries = (TreeEntry(n, (f["dtype"], *f["shape"]), own_bytes(f), remark(f)) for n, f in by_name.items())
-    for row in fold(entries):
-        indent = "  " * row.depth
-        times = f"{row.times}× " if row.times > 1 else ""
-        if not row.entries:
-            made.add_row(text(indent + row.label, "bold"), "", "", size(row.nbytes), times)
-        else:
-            fact = by_name[row.entries[0].name]
-            shown = (extent(fact), fact["dtype"], size(row.nbytes))
-            made.add_row(text(indent + row.label), *shown, text(times + remark(fact), "dim"))
+    made = printable(str(value))
+    if style:
+        made = Text(made)
+        made.style = style
     return made
 
 
-def flat(facts: Iterable[Fact]) -> Cells:
+def tree(facts: Sequence[Fact]) -> Cells:
+    """Return a table of the tensors, folded over repeated layers; sizes are totals of a row."""
+    made = Cells("name", "shape", "dtype", "size", "")
+    remarks = list(map(remark, facts))
+    kinds = [(fact["dtype"], *fact["shape"], said) for fact, said in zip(facts, remarks)]
+    for row in fold([fact["name"] for fact in facts], kinds, list(map(own_bytes, facts))):
+        name = "  " * row.depth + row.label
+        times = f"{row.times}× " if row.times > 1 else ""
+        if row.which:
+            fact, said = facts[row.which[0]], times + remarks[row.which[0]]
+            made.add_row(text(name), extent(fact), fact["dtype"], size(row.nbytes), said and text(said, "dim"))
+        else:
+            made.add_row(text(name, "bold"), "", "", size(row.nbytes), times)
+    return made
+
+
+def flat(facts: Sequence[Fact]) -> Cells:
     """Return a table with one row for each tensor, with its statistics if the facts have them."""
-    facts = list(facts)
     numbers = [key for key in NUMBERS if facts and "stats" in facts[0]]
     made = Cells("name", "shape", "dtype", "size", *numbers, "")
     for fact in facts:
@@ -168,8 +170,8 @@ def summary(root: Fact) -> Iterator[str]:
     facts = root["tensors"]
     totals = [count(len(facts), "tensor")]
     if facts:
-        nbytes = f"{size(sum(map(own_bytes, facts)))}: {_listed(root['dtypes'])}"
-        totals += [count(sum(map(own_elements, facts)), noun(facts, root["values"])), nbytes]
+        elements, nbytes = (sum(total[key] for total in root["dtypes"].values()) for key in ("elements", "bytes"))
+        totals += [count(elements, noun(facts, root["values"])), f"{size(nbytes)}: {_listed(root['dtypes'])}"]
     yield ", ".join(totals)
     if len(root["parts"]) > 1:
         yield f"by part: {_listed(root['parts'])}"

@@ -60,7 +60,7 @@ class CellTable(Table):
             width = NAME_WIDTH if place == 0 else None
             self.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold", min_width=width)
         for row in cells.rows:
-            self.add_row(*(Text(*cell) for cell in row))
+            self.add_row(*(Text(cell, getattr(cell, "style", "")) for cell in row))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = max((cell_len(str(cell)) for cell in self.columns[0].cells), default=0)

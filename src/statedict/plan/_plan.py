@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from statedict.state import Absent, Cast, DType, Patterns, StateDict, cast_kind, fold, raw_values
+from statedict.state import Cast, DType, Patterns, Spec, StateDict, cast_kind, fold, raw_values
 from statedict.state import dtype as find_dtype
 
 from ..errors import printable
@@ -27,8 +27,8 @@ from .names._recipe import Evaluator, moved_metadata
 from .names._resolve import Resolved
 from .names._select import Selection, assign, by_pattern, unmatched_patterns
 from .names._wrappers import follow
-from .operations._specs import Shape, dtype_of, shape_of, spec_of
-from .reports._attempt import attempt
+from .operations._specs import Shape, dtype_of, spec_of
+from .reports._attempt import Attempt, TensorInfo, attempt
 from .reports._report import Adapted, LoadReport
 from .tensors._fit import Fitting, misfits
 from .tensors._policy import Mismatched, chooser
@@ -155,12 +155,12 @@ class Plan:
             skipped=self.skipped,
             notes=self.notes,
             dry_run=loaded is None,
-            shapes=self._shapes(missing, unexpected) if advised else None,
         )
         if advised and not report.ok:
             if missing and unexpected:
                 report.notes += notes_on_parts(missing, unexpected, parts_of(self.given), parts_of(self.slots))
             report.attempt = attempt(self.given, self.slots, self.options, report.loaded)
+            report.shapes = self._shapes(report.attempt, missing, unexpected)
         return report
 
     def _refused(self, errors: Sequence[str]) -> list[Mismatch]:
@@ -192,13 +192,12 @@ class Plan:
             return step.dtype or (step.adaptation.spec.dtype if step.adaptation else None)
         return dtype_of(self.given[step.offer] if isinstance(step.offer, str) else step.offer.spec(self.given))
 
-    def _shapes(self, missing: Iterable[str], unexpected: Iterable[str]) -> dict[str, Shape]:
+    def _shapes(self, known: Attempt, missing: Iterable[str], unexpected: Iterable[str]) -> dict[str, Shape]:
         """Return the known shapes of missing and unexpected names, used to find near misses."""
         passed = {step.target: step.sources[0] for step in self.passed if step.renamed}
-        values = [(name, self.given.get(passed.get(name, name))) for name in unexpected]
-        values += [(name, self.slots.get(name)) for name in missing]
-        known = ((name, shape_of(value)) for name, value in values if not isinstance(value, Absent))
-        return {name: shape for name, shape in known if shape is not None}
+        values = [(name, known.given.get(passed.get(name, name))) for name in unexpected]
+        values += [(name, known.slots.get(name)) for name in missing]
+        return {name: value.shape for name, value in values if isinstance(value, (Spec, TensorInfo))}
 
     def __str__(self) -> str:
         changed = [step for step in self.steps if step.change]

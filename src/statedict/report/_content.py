@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import printable
 from ._facts import Fact, extent, own_bytes, own_elements, remark, totals, warnings
-from ._fold import TreeEntry, fold
+from ._fold import fold
 from ._measures import Heat
 from ._optimizers import is_optimizer, noun
 from ._survey import Measures, SurveyResult
@@ -208,22 +208,23 @@ def _rows(table: Sequence[PageRow]) -> list[list[Any]]:
     for i, row in enumerate(table):
         roots.setdefault(row.root, []).append(i)
     for root, chosen in roots.items():
-        index = {table[i].label: i for i in chosen}
-        below = fold(_entry(table[i]) for i in chosen)
+        below = fold(*_tree_columns([table[i] for i in chosen]))
         if len(roots) > 1:
             rows.append([0, printable(root), 1, sum(line.nbytes for line in below if not line.depth), []])
         for line in below:
-            which = [index[entry.name] for entry in line.entries]
+            which = [chosen[i] for i in line.which]
             rows.append([line.depth + (len(roots) > 1), printable(line.label), line.times, line.nbytes, which])
     return rows
 
 
-def _entry(row: PageRow) -> TreeEntry:
-    """Return the entry for the tree: tensors whose dtype or shape has changed are not folded with others."""
-    facts = [tensor[0] if tensor else None for tensor in row.tensors]
-    kind = tuple(fact and (fact["dtype"], *fact["shape"]) for fact in facts)
-    last = next(fact for fact in reversed(facts) if fact)
-    return TreeEntry(row.label, kind, own_bytes(last), remark(last))
+def _tree_columns(rows: Sequence[PageRow]) -> tuple[list[str], list[Any], list[int]]:
+    """Return names, kinds and sizes for `fold`. Tensors whose dtype or shape has changed are not folded with others."""
+    facts = [[tensor and tensor[0] for tensor in row.tensors] for row in rows]
+    last = [next(fact for fact in reversed(pair) if fact) for pair in facts]
+    kinds = [
+        (remark(fact), *(fact and (fact["dtype"], *fact["shape"]) for fact in pair)) for fact, pair in zip(last, facts)
+    ]
+    return [row.label for row in rows], kinds, list(map(own_bytes, last))
 
 
 def _changes(rows: Sequence[PageRow], diff: Diff) -> Fact:

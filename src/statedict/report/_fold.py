@@ -1,6 +1,6 @@
-"""Fold names into a tree over repeated layers: from a list of entries to the rows to print.
+"""Fold names into a tree over repeated layers: from names, kinds and sizes to the rows to print.
 
-Siblings whose names differ only in their last number, and whose contents are equal (names, dtypes, shapes), share a row:
+Siblings whose names differ only in their last number, and whose contents are equal (names and kinds), share a row:
 `layers.{0…11}`. Sizes are totals of a row. The time is linear in the number of names: the signature of a subtree is one
 interned number.
 """
@@ -8,7 +8,7 @@ interned number.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from statedict.state import spans
@@ -18,65 +18,61 @@ DEEPEST = 50
 NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,17})", re.DOTALL)
 
 
-class TreeEntry(NamedTuple):
-    """One named tensor: `kind` and `note` are shown, and must be equal for two entries to be folded into one row."""
-
-    name: str
-    kind: Hashable
-    nbytes: int
-    note: str = ""
-
-
 class Row(NamedTuple):
-    """One row of the tree, for `times` equal tensors or modules; `entries` are the tensors, empty for modules."""
+    """One row of the tree, for `times` equal tensors or modules; `which`: the indices of the tensors, empty for modules."""
 
     depth: int
     label: str
     times: int
     nbytes: int
-    entries: tuple[TreeEntry, ...]
+    which: tuple[int, ...]
 
 
 class _Node:
-    __slots__ = ("children", "entry", "nbytes", "signature")
+    """A module, a tensor (of index `which`), or both; equal subtrees have equal signatures."""
+
+    __slots__ = ("children", "nbytes", "signature", "which")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
-        self.entry: TreeEntry | None = None
+        self.which: int | None = None
         self.nbytes = 0
         self.signature = -1
 
 
-def fold(entries: Iterable[TreeEntry]) -> list[Row]:
-    """Return the rows of the folded tree, in the order of the names.
+def fold(names: Iterable[str], kinds: Sequence[Hashable], sizes: Sequence[int]) -> list[Row]:
+    """Return the rows of the folded tree, in the order of the names; tensors of different `kinds` do not share a row.
 
-    >>> rows = fold(TreeEntry(f"layers.{i}.{leaf}", "float32", 4) for i in range(12) for leaf in ("weight", "bias"))
-    >>> [(row.depth, row.label, row.times, row.nbytes) for row in rows]
+    >>> names = [f"layers.{i}.{leaf}" for i in range(12) for leaf in ("weight", "bias")]
+    >>> [row[:4] for row in fold(names, ["float32"] * 24, [4] * 24)]
     [(0, 'layers.{0…11}', 12, 96), (1, 'weight', 12, 48), (1, 'bias', 12, 48)]
     """
     root = _Node()
-    for entry in entries:
+    for which, name in enumerate(names):
         node = root
-        for part in entry.name.split(".", DEEPEST):
+        for part in name.split(".", DEEPEST):
             children = node.children
             below = children.get(part)
             if below is None:
                 below = children[part] = _Node()
             node = below
-        node.entry = entry
-    _sign(root, {})
-    return [row for label, group in _groups([root]) for row in _rows(label, group, 0)]
+        node.which, node.nbytes = which, sizes[which]
+    _sign(root, kinds, {})
+    rows: list[Row] = []
+    for label, nodes in _groups([root]):
+        _add_rows(rows, label, nodes, 0)
+    return rows
 
 
-def _sign(node: _Node, known: dict[Hashable, int]) -> None:
-    """Set the signature of the node and all nodes below it: equal numbers for equal subtrees."""
-    node.nbytes = node.entry.nbytes if node.entry else 0
-    below = []
-    for label, child in node.children.items():
-        _sign(child, known)
+def _sign(node: _Node, kinds: Sequence[Hashable], known: dict[Hashable, int]) -> None:
+    """Set the signature of the node and all nodes below it, and add up their bytes."""
+    children = node.children.values()
+    for child in children:
+        _sign(child, kinds, known)
         node.nbytes += child.nbytes
-        below.append((label, child.signature))
-    node.signature = known.setdefault((node.entry and node.entry[1:], *below), len(known))
+    own = None if node.which is None else (kinds[node.which],)
+    content = (own, *node.children, *[child.signature for child in children]) if children else own
+    node.signature = known.setdefault(content, len(known))
 
 
 def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
@@ -93,13 +89,13 @@ def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
         yield shown, [node.children[label] for node in nodes for label in labels]
 
 
-def _rows(label: str, nodes: list[_Node], depth: int) -> Iterator[Row]:
-    """Return the rows of one group of equal nodes; a module with only one child shares its row."""
+def _add_rows(rows: list[Row], label: str, nodes: list[_Node], depth: int) -> None:
+    """Add the rows of one group of equal nodes; a module with only one child shares its row."""
     below = list(_groups(nodes))
-    while nodes[0].entry is None and len(below) == 1:
+    while nodes[0].which is None and len(below) == 1:
         inner, nodes = below[0]
         label, below = f"{label}.{inner}", list(_groups(nodes))
-    entries = tuple(node.entry for node in nodes if node.entry)
-    yield Row(depth, label, len(nodes), nodes[0].nbytes * len(nodes), entries)
+    which = tuple(node.which for node in nodes if node.which is not None)
+    rows.append(Row(depth, label, len(nodes), nodes[0].nbytes * len(nodes), which))
     for inner, group in below:
-        yield from _rows(inner, group, depth + 1)
+        _add_rows(rows, inner, group, depth + 1)

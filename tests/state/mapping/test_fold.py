@@ -31,7 +31,7 @@ def test_folded_text(names, texts):
 
 def test_natural_order():
     """The names of a group come in natural order, 9 before 10."""
-    assert fold(["a.10", "a.9", "a.8"])[0].names == ("a.8", "a.9", "a.10")
+    assert next(fold(["a.10", "a.9", "a.8"])).names == ("a.8", "a.9", "a.10")
 
 
 def test_key_keeps_apart():

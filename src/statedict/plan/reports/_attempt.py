@@ -94,6 +94,8 @@ class Attempt:
 
     def needed(self, more: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call with `more`; options that were given are left out if they are not needed."""
+        if not self.options:
+            return {**self.fixed, **more}
         alone = replace(self, options={})(**more)
         return {**self.fixed, **(more if alone is not None and alone.ok else self.arguments(more))}
 

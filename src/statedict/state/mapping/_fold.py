@@ -8,7 +8,7 @@ so on. The time is linear in the number of names, except for sorting.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Group(NamedTuple):
     names: tuple[str, ...]
 
 
-def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> list[Group]:
+def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> Iterator[Group]:
     """Group the names; the groups are in the order of their first names, and each name is in exactly one.
 
     Names with different `key`s, for instance different shapes, are not grouped.
@@ -40,7 +40,7 @@ def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> 
     for name in names:
         template, indices = _parsed(name)
         families.setdefault((template, key(name) if key else None), {})[indices] = name
-    return [group for (template, _), members in families.items() for group in _groups(template, members)]
+    return (group for (template, _), members in families.items() for group in _groups(template, members))
 
 
 def spans(values: Iterable[int]) -> str:

@@ -6,6 +6,7 @@ Names and values come from files: control characters and HTML are escaped, and l
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from ...errors import printable
@@ -36,9 +37,9 @@ def folded(
     limit: int,
 ) -> Section:
     """Return a section in which names that differ only in their layer, and have equal `alike`, share a line."""
-    groups = fold(names, alike)
-    lines = [(printable(f"{group.text}{_times(group)}"), printable(about(group.names))) for group in groups[:limit]]
-    left_out = sum(len(group.names) for group in groups[limit:])
+    groups = list(islice(fold(names, alike), limit))
+    lines = [(printable(f"{group.text}{_times(group)}"), printable(about(group.names))) for group in groups]
+    left_out = len(names) - sum(len(group.names) for group in groups)
     return Section(f"{title} {len(names):,}:", lines, f"… and {left_out:,} more" if left_out else "")
 
 
