@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tests.formats.pickle.test_fast import outcome, slots, state
 
 from statedict.errors import FormatError
 from statedict.formats._pickle import StorageId
-from statedict.formats._pickle.reading import _opcodes, _record_columns, _records
+from statedict.formats._pickle.reading import _opcodes, _record_columns, _record_runs, _records
 from statedict.state import Leaf, Table, leaf_of, leaves_of, rows_of
 
 SHAPES = [(4, 4), (4,), (2, 3, 3), (300,), (2,) * 5, ()]
@@ -124,6 +125,61 @@ def test_many_small_dicts(both, write):
     quick, slow, found = both(write(states))
     assert quick == slow
     assert found > 900
+
+
+def optimizer(count: int, entries: str, numbers: range | None = None) -> dict[int, dict[str, Leaf]]:
+    """The state of an optimizer: a small dict of tensors for each parameter. All have the same objects as names."""
+    return {
+        number: {name: leaf_of(np.zeros((4,) * index, "f4")) for index, name in enumerate(entries)}
+        for number in numbers or range(count)
+    }
+
+
+@pytest.mark.parametrize("entries", ["abc", "ab", "a"])
+@pytest.mark.parametrize("before", [0, 60])
+def test_the_state_of_an_optimizer_is_a_run(both, write, monkeypatch, entries, before):
+    """The small dicts of all parameters are read together, also after a state whose names fill the first slots."""
+    runs = []
+    push = _record_runs._push
+    monkeypatch.setattr(_record_runs, "_push", lambda m, *args: runs.append(len(args[2])) or push(m, *args))
+    keys = range(70_000 - 300, 70_000) if before else None
+    states = {"state": optimizer(1100, entries), "more": optimizer(300, entries, keys), "lr": 0.1}
+    quick, slow, found = both(write({"model": plain(before), "optimizer": states}))
+    assert quick == slow
+    assert found > len(entries) * 1300
+    assert max(runs) > len(entries) * 500
+
+
+def test_any_mutant_of_an_optimizer_is_read_alike(both, write):
+    """Changed bytes between the small dicts give the same values, or the same error at the same byte."""
+    generator = random.Random(5)
+    errors = set()
+    for entries in ("ab", "a"):
+        whole = write({"before": plain(40), "state": optimizer(40, entries), "more": optimizer(20, entries)})
+        closing = re.compile(rb"[us](?=K.\}r)", re.DOTALL)
+        gaps = [match.start() for match in closing.finditer(whole, whole.index(b"state"))]
+        for _ in range(80):
+            raw = bytearray(whole)
+            at = generator.choice(gaps) + generator.randrange(-3, 20)
+            if generator.random() < 0.4:
+                raw[at] ^= 1 << generator.randrange(8)
+            elif generator.random() < 0.7:
+                raw[at] = generator.choice(b"KMJXhjqrsu}()0N")
+            else:
+                raw[at:at] = bytes([generator.choice(b"suN0(})K")])
+            quick, slow, _ = both(bytes(raw))
+            assert quick == slow
+            errors.add(quick[0] if isinstance(quick[0], type) else None)
+    assert len(errors) >= 2
+
+
+def test_the_slots_of_small_dicts_can_be_asked_for(both, read, write):
+    """A GET of any slot of an optimizer's state gives what the machine would have put there."""
+    data = write(optimizer(40, "ab"))
+    end = read(data).end
+    quick, slow, found = both(data[: end - 1] + b"0](" + slots(256 + 300) + b"e.")
+    assert quick == slow
+    assert found > 20
 
 
 def test_the_mixed_state_of_the_quick_path(both, write):

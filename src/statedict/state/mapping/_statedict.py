@@ -388,7 +388,8 @@ def _required_dtype(value: Any) -> DType:
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values of a mapping without reading the leaves of a StateDict."""
-    return source._values if isinstance(source, StateDict) else source
+    # An optimizer's state has a dict for each parameter, and `isinstance` is slow for abstract classes.
+    return source._values if type(source) is not dict and isinstance(source, StateDict) else source
 
 
 def _prefixes(name: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -95,20 +96,18 @@ def one_of_each_type(tree: Any) -> Iterator[Any]:
     True
     """
     kinds, seen = set[type](), set[int]()
-    stack: list[Iterable[Any]] = [(tree,)]
-    while stack:
-        values = stack.pop()
-        found = set(map(type, values))
+    level: list[Any] = [tree]
+    while level:
+        found = set(map(type, level))
         for kind in found - kinds:
             kinds.add(kind)
-            yield next(value for value in values if type(value) is kind)
+            yield next(value for value in level if type(value) is kind)
         if found.isdisjoint(_CONTAINERS):
-            continue
-        for value in values:
-            kind = type(value)
-            if kind in _CONTAINERS and id(value) not in seen:
-                seen.add(id(value))
-                stack.append(_OPEN[kind].children(value) if kind in _OPEN else value)
+            return
+        inside = {id(value): value for value in level if type(value) in _CONTAINERS and id(value) not in seen}
+        seen.update(inside)
+        parts = (_OPEN[type(value)].children(value) if type(value) in _OPEN else value for value in inside.values())
+        level = list(chain.from_iterable(parts))
 
 
 class _Walk:

@@ -23,7 +23,7 @@ from statedict.plan import pair
 from statedict.state import Compound, Leaf, library, materialize, raw_values
 from statedict.tree import Outcome
 
-from ._fit import misfits, order_matters, wrong_options
+from ._fit import order_matters, wrong_options
 from ._read import Slot
 
 Options = dict[str, Any]
@@ -150,16 +150,6 @@ def match(
             found.options[number] = None
     if order_matters(optimizer):
         errors += _out_of_order(optimizer, groups, found)
-    if not errors:
-        # If the options belong to another optimizer, the errors of individual parameters are consequences and are not
-        # reported.
-        pairs, found.pairs = found.pairs, []
-        for slot, entry in pairs:
-            problems = misfits(optimizer, slot, entry.state, found.options[slot.group] or {})
-            errors += [f"{slot.label}: {problem}" for problem in problems]
-            if not problems:
-                found.pairs.append((slot, entry))
-    found.outcome.loaded += [slot.label for slot, _ in found.pairs]
     return found
 
 

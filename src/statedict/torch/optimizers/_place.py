@@ -6,34 +6,37 @@ if the caller asks for them, and never to a step count, which would stop at 256 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import chain, count, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import DTYPES, DType, Leaf, cast_kind
+from statedict.state import DTYPES, DType, Leaf, cast_kind, rows_of
 from statedict.tree import Cast
 
 from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
-from ._fit import NUMBERS, known
+from ..tensors._kinds import kinds_of
+from ._fit import NUMBERS, known, misfits
+from ._match import Match, SavedEntry
 from ._read import Slot
 
 Wanted = torch.dtype | DType | str | None
 
 
 class StatePlacement(NamedTuple):
-    """Where an entry is placed: its slot, its device, whether its step count belongs there, and its dtype.
+    """Where the state of a parameter is placed: its device, whether its step count belongs there, and its dtype.
 
     `dtype` is None for the dtypes in `present`: those of the optimizer's current state, by key. Other entries keep their
-    saved dtype.
+    saved dtype. `as_read`: tensors of a file are placed like this when they are read.
     """
 
-    slot: Slot
     device: torch.device
     on_device: bool
     dtype: torch.dtype | None
     present: Mapping[Any, torch.dtype] = MappingProxyType({})
+    as_read: bool = False
 
 
 def floating(wanted: Wanted) -> torch.dtype | str | None:
@@ -53,7 +56,57 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
     return wanted
 
 
-def place(
+def place_all(
+    optimizer: torch.optim.Optimizer, found: Match, groups: Sequence[Mapping[str, Any]], dtype: torch.dtype | str | None
+) -> list[StatePlacement]:
+    """Decide for all pairs where the state is placed, and add the casts to the outcome.
+
+    Pairs whose state does not fit become errors. If there are errors already, such as the options of another optimizer,
+    those of individual parameters would be consequences, so they are not reported.
+    """
+    outcome, pairs, found.pairs = found.outcome, found.pairs, []
+    check, places = not outcome.errors, []
+    forms = _forms(optimizer, pairs)
+    decided: dict[Hashable, tuple[list[str], StatePlacement, list[Cast]]] = {}
+    for form, (slot, entry) in zip(forms or count(), pairs):
+        if form not in decided:
+            group = groups[slot.group]
+            there = _place(optimizer, slot, group, dtype)
+            changes = _casts(entry.state, there)
+            there = there._replace(as_read=bool(forms) and not changes)
+            decided[form] = misfits(optimizer, slot, entry.state, group) if check else [], there, changes
+        problems, there, changes = decided[form]
+        if problems:
+            outcome.errors += [f"{slot.label}: {problem}" for problem in problems]
+            continue
+        found.pairs.append((slot, entry))
+        places.append(there)
+        outcome.loaded.append(slot.label)
+        outcome.casts += [cast._replace(name=f"{slot.label}.{cast.name}") for cast in changes]
+    return places
+
+
+def _forms(optimizer: torch.optim.Optimizer, pairs: Sequence[tuple[Slot, SavedEntry]]) -> list[Hashable]:
+    """Return a key for each pair; for pairs with equal keys, every decision is the same.
+
+    Thousands of parameters have a few dozen. Returns nothing unless the parameters are on the CPU and all of the state is
+    rows of one table.
+    """
+    states = [{} if entry.state is None else entry.state for _, entry in pairs]
+    if not known(optimizer) or not {dict}.issuperset(map(type, states)):
+        return []
+    rows = rows_of([*chain.from_iterable(map(dict.values, states))])
+    kinds = kinds_of([slot.parameter for slot, _ in pairs])
+    if rows is None or kinds is None:
+        return []
+    which = iter(rows.which)
+    return [
+        (slot.group, kind, *state, *islice(which, len(state)))
+        for (slot, _), kind, state in zip(pairs, kinds.which, states)
+    ]
+
+
+def _place(
     optimizer: torch.optim.Optimizer, slot: Slot, group: Mapping[str, Any], dtype: torch.dtype | str | None
 ) -> StatePlacement:
     """Decide where to place the state of a slot's parameter, whose group will have these options.
@@ -64,12 +117,10 @@ def place(
     on_device, device = bool(group.get("capturable") or group.get("fused")), slot.parameter.device
     if dtype is not None or known(optimizer):
         wanted = dtype if isinstance(dtype, torch.dtype) else slot.parameter.dtype
-        return StatePlacement(slot, device, on_device, wanted)
+        return StatePlacement(device, on_device, wanted)
     state = optimizer.state.get(slot.parameter)
     present = state.items() if isinstance(state, Mapping) else ()
-    return StatePlacement(
-        slot, device, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)}
-    )
+    return StatePlacement(device, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
 
 
 class Made:
@@ -84,22 +135,22 @@ class Made:
         return self
 
 
-def casts(value: Any, place: StatePlacement) -> list[Cast]:
-    """List the casts that `placed` will make; reads nothing."""
+def _casts(value: Any, place: StatePlacement) -> list[Cast]:
+    """List the casts that `placed` will make, by the keys of the state; reads nothing."""
     found = []
     for key, tensor in _tensors(value, None):
         dtype = dtype_of(tensor)
         new = target(dtype, key, place) if dtype else None
         if dtype and new and new is not dtype:
             ours, wanted = DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[new]
-            found.append(
-                Cast(f"{place.slot.label}.{key}", ours.name, wanted.name, cast_kind(ours, wanted) or "rounding")
-            )
+            found.append(Cast(str(key), ours.name, wanted.name, cast_kind(ours, wanted) or "rounding"))
     return found
 
 
 def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
     """Return the value with its tensors converted. Dicts and lists in it are modified in place."""
+    if place.as_read:
+        return value
     if isinstance(value, Made):
         return value.tensor
     if isinstance(value, torch.Tensor):

@@ -24,6 +24,7 @@ from ..together._joint import Joint, joint_load
 from ._fit import NUMBERS
 from ._match import SavedEntry
 from ._place import Made, StatePlacement, dtype_of, target
+from ._read import Slot
 
 
 def joint_optimizer(optimizer: torch.optim.Optimizer) -> Joint | None:
@@ -43,7 +44,8 @@ class ShardedState:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        pairs: Sequence[tuple[StatePlacement, SavedEntry]],
+        pairs: Sequence[tuple[Slot, SavedEntry]],
+        places: Sequence[StatePlacement],
         *,
         verify: bool,
         together: JointLoad | None,
@@ -52,30 +54,30 @@ class ShardedState:
         self.fill: Callable[[], object] = list
         self._slots = Slots()
         self.states = [entry.state for _, entry in pairs]
-        if not _are_sharded([place.slot.parameter for place, _ in pairs], self.states):
+        if not _are_sharded([slot.parameter for slot, _ in pairs], self.states):
             return
-        self.states = [self._state(optimizer, place, entry.state) for place, entry in pairs]
+        self.states = [self._state(optimizer, slot, place, entry.state) for (slot, entry), place in zip(pairs, places)]
         if self._slots.keys:
             joint = None if together is None else cast("JointLoad", _WithoutVote(together))
             fit = fit_sound(self._slots, Rules(sound=True, refused=frozenset(), verify=verify, together=joint))
             self.errors += fit.errors
             self.fill = fit.act
 
-    def _state(self, optimizer: torch.optim.Optimizer, place: StatePlacement, state: Any) -> Any:
-        present = optimizer.state.get(place.slot.parameter, {})
+    def _state(self, optimizer: torch.optim.Optimizer, slot: Slot, place: StatePlacement, state: Any) -> Any:
+        present = optimizer.state.get(slot.parameter, {})
         if not isinstance(state, Mapping) or not isinstance(present, Mapping):
             return state
         return {
-            key: map_tree(value, partial(self._value, key, present.get(key), place))
+            key: map_tree(value, partial(self._value, key, present.get(key), slot, place))
             for key, value in raw_values(state).items()
         }
 
-    def _value(self, key: Any, present: Any, place: StatePlacement, value: Any) -> Any:
+    def _value(self, key: Any, present: Any, slot: Slot, place: StatePlacement, value: Any) -> Any:
         dtype = dtype_of(value)
         if dtype is None:
             return value
-        label = f"{place.slot.label}.{key}"
-        empty = _empty(key, place.slot.parameter, present, _shape(value), target(dtype, key, place))
+        label = f"{slot.label}.{key}"
+        empty = _empty(key, slot.parameter, present, _shape(value), target(dtype, key, place))
         if empty is not None:
             self._slots.add(label, empty, value, (None, ""))
             return Made(empty)

@@ -2,7 +2,8 @@
 
 The `_machine` runs the opcodes of `_opcodes`, `_strings`, `_containers` and `_calls`. `_calls` decides what calling a global
 produces, with the constructors in `_containers`, `_plain`, `_arrays`, `_tensors` and `_compounds`. `_records` reads an
-ordinary tensor in one step, and `_record_columns` finds thousands of them ahead.
+ordinary tensor in one step. `_record_columns` finds thousands of them ahead, with what is between them (`_record_gaps`), and
+`_record_runs` uses them.
 """
 
 from __future__ import annotations

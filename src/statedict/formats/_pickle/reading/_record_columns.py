@@ -10,21 +10,18 @@ A scan only describes bytes; its results are used when the machine arrives at th
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from statedict.errors import FormatError
 from statedict.files import grouped
-from statedict.state import Leaf, RowKind
+from statedict.state import RowKind
 
 from ..._rolling import Bytes, Numbers, rolling, uint32
-from ._containers import set_items
 from ._machine import Machine
+from ._record_gaps import NONE, gaps_before
+from ._record_runs import Columns, Scan
 from ._record_syntax import EARLY, TRAITS, record
 from ._records import are_hooks, location_of, number_of, shape_of, slot, storage_kind
 
@@ -35,94 +32,14 @@ FEW, KINDS = 32, 128
 # Two MARKs, two GETs and `X`; then the length of the key in four bytes, and at most 19 digits.
 HEAD = 2 + 5 + 5 + 1
 LONGEST = HEAD + 4 + 19
-# The PUT of a name.
-PUT = 5
 # Keys with more digits may not fit into 64 bits.
 DIGITS = 18
 # At most this many bytes of a scan's end are scanned again by the next one.
 CUT = 1 << 10
 # A scan is repeated after it has missed this many records: when it was made, the memo did not yet have all types.
 MISSES = 32
-_CONTROL = re.compile(rb"[\0-\x1f]")
 # The groups of a record with the numbers of slots, after that of the key.
 PUTS = (4, 7, 10, 12, 15, 16, 17)
-
-
-class Scan:
-    """The records between two offsets of a pickle, column-wise.
-
-    Attributes:
-        stop: the end of the window.
-        starts: the offset of each record's MARKs.
-    """
-
-    def __init__(self, stop: int, patience: int) -> None:
-        self.stop = stop
-        self.starts: list[int] = []
-        # For each record: its number among those offered (-1: not offered), its first slot, the offset after it, the slot
-        # after it, the index after the last record of its run, the offset of the name between it and the record before, and
-        # whether that name follows `u(`.
-        self.columns: Numbers = np.zeros((7, 0), np.int64)
-        # The first four of these for each record outside of runs, by its offset.
-        self.singles: dict[int, tuple[int, ...]] = {}
-        # The opcode that pushes the function.
-        self.function = b""
-        self.patience = patience
-
-    def missed(self) -> bool:
-        """Count a record that the scan should have found; return whether to scan again."""
-        self.patience -= 1
-        return self.patience == 0
-
-    def use(self, m: Machine, at: int) -> int:
-        """Replace the function on the stack by the leaf of the record at `at`, and push the names and leaves of its run.
-
-        Returns the offset after them, or `at` if the scan has not found the record, or it cannot be a row.
-        """
-        single = self.singles.get(at)
-        if single is None:
-            number = bisect_left(self.starts, at)
-            known = number < len(self.starts) and self.starts[number] == at
-            return self._use_run(m, at, number) if known else at
-        row, first, end, top = single
-        leaves = m.rows.claim(row, 1) if m.rows is not None and first == m.top else None
-        if leaves is None:
-            return at
-        m.stack[-1] = m.memo[top - 1] = leaves[0]
-        m.top = top
-        seen = m.seen
-        seen.firsts.append(first)
-        seen.places.append(at)
-        seen.names.append(None)
-        return end
-
-    def _use_run(self, m: Machine, at: int, number: int) -> int:
-        last = int(self.columns[4, number])
-        rows, firsts, ends, tops, _, named, split = self.columns[:, number:last]
-        if rows[0] < 0 or firsts[0] != m.top or m.rows is None:
-            return at
-        names = self._names(m, number, last)
-        leaves = None if names is None else m.rows.claim(int(rows[0]), last - number)
-        if names is None or leaves is None:
-            # One of them is not usual, so each is used by itself.
-            self.singles.update(zip(self.starts[number:last], zip(*self.columns[:4, number:last].tolist())))
-            return self.use(m, at)
-        m.stack[-1] = leaves[0]
-        m.seen.add((int(firsts[0]),), (at,), (None,))
-        m.seen.add((firsts[1:] - 1).tolist(), named[1:].tolist(), names)
-        # Tied tensors refer to the leaf again.
-        m.memo.update(zip((tops - 1).tolist(), leaves))
-        m.top = int(tops[-1])
-        _push(m, names, leaves[1:], np.flatnonzero(split[1:]).tolist(), named[1:])
-        return int(ends[-1])
-
-    def _names(self, m: Machine, number: int, last: int) -> list[str] | None:
-        """Return the names of a run, without that of its first record; None if the machine must read them."""
-        named, split = self.columns[5:7, number + 1 : last]
-        if split.any() and not (m.marks and m.marks[-1]):
-            return None
-        starts = np.array(self.starts[number + 1 : last])
-        return _texts(m, named + 5, starts - len(self.function) - PUT)
 
 
 def scan_ahead(m: Machine, at: int, begin: int) -> Scan:
@@ -142,7 +59,7 @@ def scan_ahead(m: Machine, at: int, begin: int) -> Scan:
         if len(chosen):
             _describe(m, scan, raw, begin, tails, _Found(*(column[chosen] for column in found)), of[chosen])
             # The next scan begins with the record that the end of this one has cut.
-            scan.stop = max(int(scan.columns[2, -1]), stop - CUT)
+            scan.stop = max(scan.columns.ends[-1], stop - CUT)
     return scan
 
 
@@ -257,49 +174,15 @@ def _describe(
         kinds, claims = [tail.kind for tail in tails], [tail.nbytes for tail in tails]
         rows[usable] = m.rows.offer(kinds, claims, of[usable], decimals[usable])
     tops = firsts + counts
-    joined, named, split = _joined(raw, scan.function, starts, ends, firsts, tops, rows)
-    breaks = np.flatnonzero(~np.append(joined[1:], False))
+    gaps, *names = gaps_before(raw, scan.function, starts, ends, firsts, tops)
+    gaps[(rows < 0) | (np.append(-1, rows[:-1]) < 0)] = NONE
+    # The gaps of a run are of one kind.
+    gaps[1:][(gaps[:-1] != NONE) & (gaps[:-1] != gaps[1:])] = NONE
+    breaks = np.flatnonzero(np.append(gaps[1:], NONE) == NONE)
     lasts = breaks[np.searchsorted(breaks, np.arange(len(starts)))] + 1
-    scan.starts = (begin + starts).tolist()
-    scan.columns = np.array([rows, firsts, begin + ends, tops, lasts, begin + named, split])
-    alone = np.flatnonzero((rows >= 0) & ~joined & ~np.append(joined[1:], False))
-    scan.singles = dict(zip((begin + starts[alone]).tolist(), zip(*scan.columns[:4, alone].tolist())))
-
-
-def _joined(
-    raw: Bytes, function: bytes, starts: Numbers, ends: Numbers, firsts: Numbers, tops: Numbers, rows: Numbers
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Return which records have only a name between them and the record before (and `u(`, because a pickler sets 1,000 items
-    at a time), the offsets of these names, and which of them follow `u(`."""
-    gap = PUT + len(function)
-    named = np.append(np.zeros(1, np.int64), ends[:-1])
-    within = bool(function) & (starts >= gap + 7) & (named <= len(raw) - 7)
-    named[~within] = 0
-    split = (raw[named] == b"u"[0]) & (raw[named + 1] == b"("[0])
-    named += 2 * split
-    puts = np.where(within, starts - gap, 0)
-    joined = within & (raw[named] == b"X"[0]) & (uint32(raw, named + 1) == puts - (named + 5)) & (raw[puts] == b"r"[0])
-    slots = np.append(np.zeros(1, np.int64), tops[:-1])
-    joined &= (uint32(raw, puts + 1) == slots) & (firsts == slots + 1)
-    if function:
-        joined &= (rolling(raw, len(function))[puts + PUT] == np.frombuffer(function, np.uint8)).all(axis=1)
-    joined &= (rows >= 0) & (np.append(-1, rows[:-1]) >= 0)
-    joined[:1] = False
-    return joined, named, split
-
-
-def _push(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], named: Numbers) -> None:
-    """Push names and leaves; at each split, the items on the stack are set in the mapping below, and a MARK is pushed."""
-    begin = 0
-    for split in splits:
-        m.stack += chain.from_iterable(zip(names[begin:split], leaves[begin:split]))
-        try:
-            set_items(m, m.marks[-1][-1], m.stack)
-        except FormatError as error:
-            error.offset = int(named[split]) - 2
-            raise
-        m.stack, begin = [], split
-    m.stack += chain.from_iterable(zip(names[begin:], leaves[begin:]))
+    columns = rows, firsts, begin + ends, tops - 1, lasts, begin + starts, gaps, begin + names[0], *names[1:]
+    scan.columns = Columns(*(column.tolist() for column in columns))
+    scan.numbers = dict(zip(scan.columns.starts, range(len(starts))))
 
 
 def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers:
@@ -311,24 +194,3 @@ def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers:
             usual = (digits <= 9).all(axis=1) & (digits[:, 0].astype(bool) | (width == 1))
             found[some] = np.where(usual, digits @ (10 ** np.arange(width - 1, -1, -1)), -1)
     return found
-
-
-def _texts(m: Machine, starts: Numbers, stops: Numbers) -> list[str] | None:
-    """Return the names as text; None if the machine must read one, or if one has control characters."""
-    if (stops - starts).max() > m.limits.string_bytes:
-        return None
-    data = m.data
-    names = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist())]
-    return None if _CONTROL.search(b"".join(names)) else decoded(names)
-
-
-def decoded(names: Iterable[bytes]) -> list[str] | None:
-    """Return the names as text; None if one is not valid UTF-8, or could be mistaken for a location.
-
-    Names do not have control characters, so zero bytes can separate them.
-    """
-    try:
-        text = b"\0".join(names).decode("utf-8", "surrogatepass").split("\0")
-    except UnicodeDecodeError:
-        return None
-    return None if "cpu" in text else text

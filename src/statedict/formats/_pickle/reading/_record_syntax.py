@@ -27,7 +27,7 @@ class Seen:
         hooks: GETs of OrderedDict.
         numbers: the number for the opcodes that push it.
         shapes: for the tokens of kind, offset, size and stride, a Spec and the bytes of storage that it needs.
-        scan: the records that were found ahead (a `_record_columns.Scan`), or None.
+        scan: the records that were found ahead (a `_record_runs.Scan`), or None.
         width: the number of bytes of the next scan.
         firsts: for each record read, in order, the first slot that it sets.
         places: its offset: of its name, or, if it has none (it is the first of a run), the one after its function's GET.

@@ -7,8 +7,8 @@ takes 15 µs for them. There are two faster ways, with the checks of the machine
    a match is what the machine would execute.
 2. `_record_columns.scan_ahead` searches the next part of the pickle for all offsets where a record can begin, and decodes
    the records with arrays: 1 µs. A scan changes nothing. When the machine arrives at such an offset, and the next memo slot
-   is the one that the record sets, the result is used (`Scan.use`); records with only a name between them are a *run*, and
-   used together.
+   is the one that the record sets, the result is used (`Scan.use`); records with only a usual gap between them are a *run*,
+   and used together.
 
 Everything else, and every record that fails a check, is left to the machine, which reports what is wrong.
 
