@@ -1,5 +1,6 @@
-"""torchtitan: the calls that its trainer makes of a checkpoint manager. It is not installed; the trainer is one of ours."""
+"""torchtitan: the calls that its trainer makes of a checkpoint manager. Its trainer needs CUDA; this one is ours."""
 
+import pytest
 from tests.integrations.trainings import Titan
 
 from statedict import CheckpointManager
@@ -29,3 +30,14 @@ def test_load_step(tmp_path):
     trainer.checkpointer.maybe_wait_for_saving()
     assert not trainer.checkpointer.load()
     assert not trainer.checkpointer.save(2)
+
+
+def test_exclude_from_loading(tmp_path):
+    """What is excluded stays as it was, such as a data loader that fits another number of ranks; only known names can be."""
+    usual = {"enable": True, "interval": 2, "folder": str(tmp_path)}
+    Titan(TitanCheckpoints.Config(**usual)).train(4)
+    trainer = Titan(TitanCheckpoints.Config(**usual, exclude_from_loading=["dataloader"]))
+    assert trainer.checkpointer.load()
+    assert (trainer.step, trainer.loader.position) == (4, 0)
+    with pytest.raises(ValueError, match=r"names \['loader', 'model'\], and can name \['optimizer', 'lr_sch"):
+        Titan(TitanCheckpoints.Config(**usual, exclude_from_loading=["loader", "model"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from statedict.training import CheckpointManager, all_steps, last
@@ -25,7 +25,7 @@ class TitanCheckpoints:
         dataloader: has a state of its own on each rank, or is None.
         model_parts, optimizers, lr_schedulers: the parts of the model, and torchtitan's containers. Each optimizer in a
             container is saved with the parameter names of its part, so a checkpoint can be resumed on another number of
-            ranks.
+            ranks. torchtitan's data loader refuses that: put it into `exclude_from_loading` then.
         states: further objects with a state by name; torchtitan passes its trainer as `train_state`.
         base_folder: the directory that `config.folder` is in.
 
@@ -53,6 +53,7 @@ class TitanCheckpoints:
             interval: save every `interval` steps, and after the last one.
             keep_latest_k: how many to keep; 0 keeps all.
             load_step: the step to load, -1 for the newest.
+            exclude_from_loading: what `load` leaves as it is: `optimizer`, `lr_scheduler`, `dataloader` or `train_state`.
             enable_first_step_checkpoint: save after the first step, too.
             load_only: do not save.
             create_seed_checkpoint: read by torchtitan; save the initial model as step 0, and end.
@@ -64,6 +65,7 @@ class TitanCheckpoints:
         interval: int = 500
         keep_latest_k: int = 10
         load_step: int = -1
+        exclude_from_loading: list[str] = field(default_factory=list)
         enable_first_step_checkpoint: bool = False
         load_only: bool = False
         create_seed_checkpoint: bool = False
@@ -88,22 +90,26 @@ class TitanCheckpoints:
         self.config, self.enable = config, config.enable
         if not self.enable:
             return
-        keep = last(config.keep_latest_k) if config.keep_latest_k else all_steps()
-        folder = os.path.join(base_folder, config.folder)
-        self.manager = CheckpointManager(folder, keep=keep, asynchronous=config.asynchronous)
         found = {
-            "models": list(model_parts),
-            "optimizers": list(optimizers),
+            "model": list(model_parts),
+            "optimizer": list(optimizers),
             # The container makes one state of its schedulers, which fits other numbers of them.
             "lr_scheduler": lr_schedulers,
             "dataloader": None if dataloader is None else _EachRank(dataloader),
             **states,
         }
         self._objects = {name: value for name, value in found.items() if value is not None and value != []}
+        excluded = config.exclude_from_loading
+        if unknown := set(excluded) - (self._objects.keys() - {"model"}):
+            raise ValueError(f"exclude_from_loading names {sorted(unknown)}, and can name {[*self._objects][1:]}")
+        self._loaded = {name: value for name, value in self._objects.items() if name not in excluded}
+        keep = last(config.keep_latest_k) if config.keep_latest_k else all_steps()
+        folder = os.path.join(base_folder, config.folder)
+        self.manager = CheckpointManager(folder, keep=keep, asynchronous=config.asynchronous)
 
     def load(self, step: int = -1) -> bool:
-        """Load a step (-1: the newest valid one) into everything; return False if the run has no checkpoint."""
-        return self.enable and self.manager.resume(at=None if step == -1 else step, **self._objects) is not None
+        """Load a step (-1: the newest valid one) into everything that is not excluded; return whether there was one."""
+        return self.enable and self.manager.resume(at=None if step == -1 else step, **self._loaded) is not None
 
     def save(self, curr_step: int, last_step: bool = False) -> bool:
         """Save if the configuration says so at this step; return whether it did."""

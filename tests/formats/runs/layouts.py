@@ -1,7 +1,7 @@
 """Runs as frameworks leave them on disk: their names, with a small state in each file.
 
-The names were compared with those that transformers 5.24, accelerate 1.15, Lightning 2.6 and DeepSpeed 0.19 wrote; those of
-torchtitan, torchtune and Megatron-LM are from their documentation.
+The names were compared with those that transformers 5.24, accelerate 1.15, Lightning 2.6, DeepSpeed 0.19 and torchtitan's
+trainer (2026-08-21) wrote; those of torchtune and Megatron-LM are from their documentation.
 """
 
 import json
