@@ -6,6 +6,7 @@ one layer corresponds to it in the others; and equal layers are in the same orde
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
@@ -69,14 +70,19 @@ def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
 
 
 def _paths(name: str) -> list[str]:
-    """Return a name and the modules above it."""
-    return [name, *(path for path in parents(name) if path)]
+    """Return a name and the modules above it; in `layer_1_mlp.weight`, the number ends the name of a module, too."""
+    return list({name: None} | {path: None for path in parents(name) if path} | {path: None for path in _ends(name)})
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Return the beginnings of a name up to each of its numbers."""
+    return (name[: found.end()] for found in re.finditer(r"\d+(?=_)", name))
 
 
 def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
     """Whether a module above one name has its tensors in a module that the other name is not in."""
     return any(
-        path in partners[side] and not any(f"{pair[1 - side]}.".startswith(f"{p}.") for p in partners[side][path])
+        path in partners[side] and not any(p in _paths(pair[1 - side]) for p in partners[side][path])
         for side in (0, 1)
         for path in _paths(pair[side])
     )

@@ -174,12 +174,14 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     contrary |= _after(contrary, matches, sides[0])
 
     def doubted(match: Matched) -> Matched:
-        if not match.reason.certain or match.reason in (SAME_NAME, UNWRAPPED):
+        if not match.reason.certain:
+            return match
+        if (match.sources[0], match.targets[0]) in contrary:
+            return match._replace(reason=CONTRARY)
+        if match.reason in (SAME_NAME, UNWRAPPED):
             return match
         if any(not some.isdisjoint(parents(name)) for some, names in zip(equal, match[:2]) for name in names):
             return match._replace(reason=TOWERS)
-        if (match.sources[0], match.targets[0]) in contrary:
-            return match._replace(reason=CONTRARY)
         ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
         certain = ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1])
         return match if certain else match._replace(reason=UNEVEN)
