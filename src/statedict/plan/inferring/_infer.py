@@ -64,7 +64,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
     matches = _own_names(matches, shapes, wanted)
     place = {name: number for number, name in enumerate(shapes)}
-    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
+    turned = bool(_convention(*(_entries(side, side) for side in (shapes, wanted))))
+    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
     matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
@@ -145,9 +146,9 @@ def _convention(source: Entries, target: Entries) -> bool | None:
     return True if any(ours[shape] == theirs[shape[::-1]] for shape in turned) else None
 
 
-def _squares(matches: list[Matched], shapes: Shapes) -> list[Matched]:
+def _squares(matches: list[Matched], shapes: Shapes, turned: bool) -> list[Matched]:
     """Transpose the square matrices that are likely to be stored so; none of them is certain."""
-    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes).items():
+    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes, turned).items():
         how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
         matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches

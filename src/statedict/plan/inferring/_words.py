@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+(?:-[a-z]+)?|\d+")
+# What is before or after a module is not that module: `post_attention_norm` is often the norm of the MLP.
+_BESIDE = re.compile(r"(pre|post|before|after)_(?=[a-z])")
 
 _SYNONYMS = {
     word: meaning
@@ -43,7 +45,7 @@ def words(name: str) -> tuple[str, ...]:
     >>> words("h.0.self_attn.qProj2.weight")
     ('h', 'self', 'attn', 'q', 'proj', 'weight')
     """
-    found = (word.lower() for word in _WORD.findall(name) if not word.isdecimal())
+    found = (word.lower() for word in _WORD.findall(_BESIDE.sub(r"\1-", name)) if not word.isdecimal())
     return tuple(dict.fromkeys(found))
 
 
@@ -57,6 +59,8 @@ def alike(one: str, other: str) -> float:
     one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
     if one == other:
         return 1.0
+    if len(one) >= 4 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
+        return 0.8
     if one[0] != other[0]:
         return 0.0
     letters = iter(other)
@@ -67,7 +71,8 @@ def alike(one: str, other: str) -> float:
 
 def distinctive(said: Iterable[str]) -> list[str]:
     """Return the words that say more than that something is a tensor or a module."""
-    return [word for word in said if _SYNONYMS.get(word, word) not in GENERIC]
+    known = (word for word in said if len(word) > 1 or word in _SYNONYMS)
+    return [word for word in known if _SYNONYMS.get(word, word) not in GENERIC]
 
 
 def shared(one: Iterable[str], other: Iterable[str]) -> bool:
