@@ -16,7 +16,7 @@ from statedict.state import parents
 
 from ..operations._specs import Shape
 from ._nodes import numbers, pattern
-from ._words import alike, words
+from ._words import ORDINALS, alike, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
@@ -35,6 +35,7 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: 
     """
     partners = _partners(pairs)
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
+    wrong |= _twisted(pairs) | _single(pairs, sides)
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
@@ -88,8 +89,42 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
     )
 
 
+def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
+    """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
+    found: dict[tuple[Pair, Pair], dict[Pair, list[Pair]]] = {}
+    for pair in pairs:
+        for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
+            families = _family(both[0]), _family(both[1])
+            roles = pattern(pair[0][len(both[0]) :]), pattern(pair[1][len(both[1]) :])
+            found.setdefault((families, roles), {}).setdefault(both, []).append(pair)
+    wrong = set()
+    for related in found.values():
+        if all(len({both[side] for both in related}) < len(related) for side in (0, 1)):
+            wrong |= {pair for some in related.values() for pair in some}
+    return wrong
+
+
+def _numbered(path: str) -> bool:
+    return bool(numbers(path.rpartition(".")[2]))
+
+
+def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs of a tensor that several layers have with one that is single."""
+    counts = [Counter((pattern(name), shape) for name, shape in side.items()) for side in sides]
+
+    def many(pair: Pair) -> list[bool]:
+        return [counted[pattern(name), side[name]] > 1 for counted, side, name in zip(counts, sides, pair)]
+
+    return {pair for pair in pairs if len({*many(pair)}) == 2}
+
+
 def _crossed(pair: Pair) -> bool:
-    """Whether only one of two names is that of a bias, or they name different projections of an attention."""
+    """Whether only one of two names is that of a bias, they name different projections of an attention, or the first and
+    the second of two modules.
+    """
+    firsts = [{ORDINALS[word] for word in words(name)[-3:] if word in ORDINALS} for name in pair]
+    if all(firsts) and firsts[0].isdisjoint(firsts[1]):
+        return True
     one, other = (any(alike(word, "bias") == 1 for word in words(name)[-1:]) for name in pair)
     ours, theirs = (
         {which for which in _PROJECTIONS for word in words(name)[-3:] if alike(word, which) >= 0.8} for name in pair
@@ -117,7 +152,8 @@ def _ordered(layers: Sequence[tuple[_LayerPlace, _LayerPlace]]) -> bool:
     numbered = sorted((one.number, other.number) for one, other in layers)
     if beside[0] == beside[1]:
         return all(one == other for one, other in numbered)
-    whole = len(beside[0]) != len(beside[1]) and all(some == {*range(len(some))} for some in beside)
+    first = {one.first for both in layers for one in both}
+    whole = first == {0} and len(beside[0]) != len(beside[1]) and all(some == {*range(len(some))} for some in beside)
     return whole and all(one[1] <= other[1] for one, other in pairwise(numbered))
 
 
@@ -126,6 +162,7 @@ class _LayerPlace(NamedTuple):
 
     number: int
     beside: frozenset[int]
+    first: int = 0
 
 
 def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
@@ -154,7 +191,7 @@ def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
         beside = sorted(set().union(*(numbered[role] for role in roles)))
         first = int(complete and not last.isdecimal() and 0 not in whole[family])
         if whole[family] == {*range(first, first + len(whole[family]))}:
-            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))))
+            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))), first)
         else:
             place = _LayerPlace(numbers(last)[-1], frozenset(beside))
         if family not in unequal:

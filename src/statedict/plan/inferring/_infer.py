@@ -23,7 +23,6 @@ from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, number
 from ._operations import operation
 from ._reasons import (
     CONTRARY,
-    LAST,
     NOT_TURNED,
     OTHER_SHAPE,
     SAME_NAME,
@@ -64,7 +63,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
     matches = _own_names(matches, shapes, wanted)
     place = {name: number for number, name in enumerate(shapes)}
-    turned = bool(_convention(*(_entries(side, side) for side in (shapes, wanted))))
+    ours, theirs = (inventory(_entries(side, side)) for side in (shapes, wanted))
+    turned = any(shape[::-1] in theirs and shape not in theirs for shape in ours)
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
@@ -191,14 +191,14 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
 
 
 def _after(contrary: set[Pair], matches: Iterable[Matched], shapes: Shapes) -> set[Pair]:
-    """Return the pairs that were the only remaining ones, of several in one module, after a contrary pair had been made."""
+    """Return the certain pairs that were made beside a contrary pair: of the same shape, in the same modules."""
 
     def place(old: str, new: str) -> tuple[object, ...]:
         return (*(tuple(name.split(".")[:-2]) for name in (old, new)), shapes[old])
 
     places = {place(*pair) for pair in contrary}
-    last = ((match.sources[0], match.targets[0]) for match in matches if match.reason is LAST)
-    return {pair for pair in last if place(*pair) in places}
+    pairs = ((match.sources[0], match.targets[0]) for match in matches if match.reason.certain)
+    return {pair for pair in pairs if place(*pair) in places}
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+(?:-[a-z]+)?|\d+")
 # What is before or after a module is not that module: `post_attention_norm` is often the norm of the MLP.
-_BESIDE = re.compile(r"(pre|post|before|after)_(?=[a-z])")
+_BESIDE = re.compile(r"(?<![a-z])(pre|post|before|after)_(?=[a-z])")
 
 _SYNONYMS = {
     word: meaning
@@ -29,7 +29,7 @@ _SYNONYMS = {
 GENERIC = frozenset(
     {
         *("weight", "bias", "layer", "layers", "block", "blocks", "module", "model", "proj", "projection", "dense"),
-        *("linear", "encoder", "decoder"),
+        *("linear", "conv", "encoder", "decoder"),
     }
 )
 
