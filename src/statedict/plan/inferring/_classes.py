@@ -204,7 +204,8 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
         found |= best
         rows -= best.keys()
         columns -= set(best.values())
-    similar = [(a, b, SIMILAR if a in certain else VAGUE) for a, b in found.items()]
+    last = LAST if len(ours) == len(theirs) == len(certain) + 1 else VAGUE
+    similar = [(a, b, SIMILAR if a in certain else last) for a, b in found.items()]
     if len(ours) != len(theirs):
         return similar
     if len(rows) == 1:
@@ -218,41 +219,44 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
 
 
 class _Said:
-    """What the names say: which words of each member are in the name of each member of the other side."""
+    """What the names say: which words of each member are in the name of each member of the other side.
+
+    A word that all members of the other side have does not count.
+    """
 
     def __init__(self, ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> None:
+        rows, columns = ([_own_words(node) for node in side] for side in (ours, theirs))
         marks = [[context.marks(node, n) for node in side] for n, side in enumerate((ours, theirs))]
         told = _told(ours, theirs)
-        self._sets: list[list[tuple[set[object], set[object]]]] = [
-            [
-                (_alike(one, other) | both, _alike(other, one) | both)
-                for b, other in enumerate(theirs)
-                for both in [
-                    {*(marks[0][a] & marks[1][b])}
-                    | ({0} if id(one) in told[0] and told[0][id(one)] == told[1].get(id(other)) else set())
-                ]
-            ]
-            for a, one in enumerate(ours)
-        ]
+        said = (
+            [[word for word in one if not _in_all(word, columns)] for one in rows],
+            [[word for word in one if not _in_all(word, rows)] for one in columns],
+        )
+        self._sets: list[list[tuple[set[object], set[object]]]] = []
+        for a, one in enumerate(ours):
+            self._sets.append([])
+            for b, other in enumerate(theirs):
+                both: set[object] = {*(marks[0][a] & marks[1][b])}
+                both |= {0} if id(one) in told[0] and told[0][id(one)] == told[1].get(id(other)) else set()
+                same = [(x, y) for x in said[0][a] for y in said[1][b] if alike(x, y) >= 0.6]
+                self._sets[-1].append((both | {x for x, _ in same}, both | {y for _, y in same}))
 
     def tells(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
         """Whether all that the names say for another pair of one of these two, they say for this pair, and more."""
         ours, theirs = self._sets[row][column]
-        return all(_more(ours, self._sets[row][other][0]) for other in columns - {column}) and all(
-            _more(theirs, self._sets[other][column][1]) for other in rows - {row}
+        return all(ours > self._sets[row][other][0] for other in columns - {column}) and all(
+            theirs > self._sets[other][column][1] for other in rows - {row}
         )
 
 
-def _alike(one: Node, other: Node) -> set[object]:
-    """Return the words of one name that are in the other; a tensor's own word, such as `bias`, as a tuple."""
-    said, others = words(one.path), words(other.path)
-    found: set[object] = {word for word in said if any(alike(word, each) >= 0.6 for each in others)}
-    return found | {(said[-1],)} if one.is_tensor and said and said[-1] in found else found
+def _own_words(node: Node) -> list[str]:
+    """Return the distinctive words of a name, and a tensor's own word, such as `bias`."""
+    said = words(node.path)
+    return [*distinctive(said), *(said[-1:] if node.is_tensor else ())]
 
 
-def _more(some: set[object], others: set[object]) -> bool:
-    """Whether some words say all that others do, and something distinctive."""
-    return some > others and any(not isinstance(one, str) or distinctive([one]) for one in some - others)
+def _in_all(word: str, others: Sequence[Sequence[str]]) -> bool:
+    return len(others) > 1 and all(any(alike(word, each) >= 0.6 for each in other) for other in others)
 
 
 def _completed(

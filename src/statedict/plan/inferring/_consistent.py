@@ -15,6 +15,7 @@ from typing import NamedTuple
 from statedict.state import parents
 
 from ..operations._specs import Shape
+from ._classes import LAYER
 from ._nodes import numbers, pattern
 from ._words import ORDINALS, alike, words
 
@@ -35,7 +36,7 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: 
     """
     partners = _partners(pairs)
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
-    wrong |= _twisted(pairs) | _single(pairs, sides)
+    wrong |= _twisted(pairs) | (set() if complete else _single(pairs, sides))
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
@@ -110,12 +111,19 @@ def _numbered(path: str) -> bool:
 
 def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
     """Return the pairs of a tensor that several layers have with one that is single."""
-    counts = [Counter((pattern(name), shape) for name, shape in side.items()) for side in sides]
+    many = [_repeated(side) for side in sides]
+    return {pair for pair in pairs if (pair[0] in many[0]) != (pair[1] in many[1])}
 
-    def many(pair: Pair) -> list[bool]:
-        return [counted[pattern(name), side[name]] > 1 for counted, side, name in zip(counts, sides, pair)]
 
-    return {pair for pair in pairs if len({*many(pair)}) == 2}
+def _repeated(shapes: Shapes) -> set[str]:
+    """Return the tensors that several modules have, each of them with more tensors than a linear layer has."""
+    sizes = Counter(path for name in shapes for path in _paths(name))
+    found: dict[object, list[str]] = {}
+    for name, shape in shapes.items():
+        for path in _paths(name):
+            if _numbered(path) and sizes[path] > LAYER:
+                found.setdefault((_family(path), name[len(path) :], shape), []).append(name)
+    return {name for names in found.values() if len(names) > 1 for name in names}
 
 
 def _crossed(pair: Pair) -> bool:

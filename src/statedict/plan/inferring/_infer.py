@@ -63,11 +63,11 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
     matches = _own_names(matches, shapes, wanted)
     place = {name: number for number, name in enumerate(shapes)}
-    ours, theirs = (inventory(_entries(side, side)) for side in (shapes, wanted))
-    turned = any(shape[::-1] in theirs and shape not in theirs for shape in ours)
-    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
+    ours, theirs = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
+    turned = any(shape[::-1] in theirs for shape in ours)
+    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
     rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
     left = unmerged.keys() | unmatched

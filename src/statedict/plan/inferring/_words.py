@@ -12,7 +12,7 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+(?:-[a-z]+)?|\d+")
 # What is before or after a module is not that module: `post_attention_norm` is often the norm of the MLP.
-_BESIDE = re.compile(r"(?<![a-z])(pre|post|before|after)_(?=[a-z])")
+_BESIDE = re.compile(r"(?<![a-z])(pre|post|before|after)_(?=[a-z]+_)")
 
 _SYNONYMS = {
     word: meaning
@@ -29,7 +29,7 @@ _SYNONYMS = {
 GENERIC = frozenset(
     {
         *("weight", "bias", "layer", "layers", "block", "blocks", "module", "model", "proj", "projection", "dense"),
-        *("linear", "conv", "encoder", "decoder"),
+        *("linear", "conv"),
     }
 )
 
@@ -59,7 +59,7 @@ def alike(one: str, other: str) -> float:
     one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
     if one == other:
         return 1.0
-    if len(one) >= 4 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
+    if len(one) >= 6 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
         return 0.8
     if one[0] != other[0]:
         return 0.0
