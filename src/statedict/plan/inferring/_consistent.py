@@ -16,8 +16,8 @@ from statedict.state import parents
 
 from ..operations._specs import Shape
 from ._classes import LAYER
-from ._nodes import numbers, pattern
-from ._words import ORDINALS, alike, words
+from ._nodes import bare_shape, numbers, pattern
+from ._words import ORDINALS, agree, alike, distinctive, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
@@ -36,13 +36,22 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: 
     """
     partners = _partners(pairs)
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
-    wrong |= _twisted(pairs) | (set() if complete else _single(pairs, sides))
+    wrong |= _twisted(pairs)
+    if not complete:
+        wrong |= _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
+    inside = tuple(_inside(side) for side in sides)
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
             below.setdefault(both, []).append(pair)
     for layers, ordered in _equal_layers(partners[0], sides, complete):
         wrong |= set(_differing(layers, ordered, below))
+    for one, others in partners[0].items():
+        for other in others:
+            for pair in below.get((one, other), ()):
+                old, new = (_flat(name[len(path) :]) for name, path in zip(pair, (one, other)))
+                if _NUMBER.sub("", old) != _NUMBER.sub("", new) and (old in inside[1][other] or new in inside[0][one]):
+                    wrong.add(pair)
     return wrong
 
 
@@ -107,6 +116,57 @@ def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
 
 def _numbered(path: str) -> bool:
     return bool(numbers(path.rpartition(".")[2]))
+
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def _flat(name: str) -> str:
+    return name.replace("_", ".")
+
+
+def _inside(shapes: Shapes) -> dict[str, set[str]]:
+    """Return the names inside each module."""
+    found: dict[str, set[str]] = {}
+    for name in shapes:
+        for path in _paths(name):
+            found.setdefault(path, set()).add(_flat(name[len(path) :]))
+    return found
+
+
+def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs in modules that have other names, although the other side has a module of that name."""
+    sizes = [Counter(path for name in side for path in _paths(name) if not numbers(path)) for side in sides]
+    known = [{path.rpartition(".")[2] for path, size in some.items() if size > LAYER} for some in sizes]
+
+    def said(name: str) -> set[str]:
+        parts = {path.rpartition(".")[2] for path in _paths(name) if not numbers(path)}
+        return {part for part in parts & known[0] & known[1] if distinctive(words(part))}
+
+    return {(old, new) for old, new in pairs if said(old) != said(new)}
+
+
+def _lacking(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs whose names do not agree, in modules that have fewer tensors of a shape than those beside them."""
+    fewer = [_fewer(side) for side in sides]
+    return {pair for pair in pairs if not agree(*pair) and (pair[0] in fewer[0] or pair[1] in fewer[1])}
+
+
+def _fewer(shapes: Shapes) -> set[str]:
+    counts: dict[str, Counter[object]] = {}
+    for name, shape in shapes.items():
+        for path in _paths(name):
+            counts.setdefault(path, Counter())[shape and bare_shape(shape)] += 1
+    most: dict[object, int] = {}
+    for path, counted in counts.items():
+        for shape, count in counted.items():
+            most[pattern(path), shape] = max(count, most.get((pattern(path), shape), 0))
+    return {
+        name
+        for name, shape in shapes.items()
+        for path in _paths(name)[1:]
+        if counts[path][shape and bare_shape(shape)] < most[pattern(path), shape and bare_shape(shape)]
+    }
 
 
 def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:

@@ -36,7 +36,7 @@ from ._reasons import (
 from ._rules import Converted, key_map
 from ._square import squares
 from ._towers import towers, untold
-from ._uneven import families, uneven
+from ._uneven import families, members, uneven
 
 Shapes = Mapping[str, Shape | None]
 
@@ -172,6 +172,7 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
         (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
     ]
     contrary = contradicted(certain, sides, complete=rivals == [[], []])
+    contrary |= _misnumbered(matches, sides)
     contrary |= _after(contrary, matches, sides[0])
 
     def doubted(match: Matched) -> Matched:
@@ -188,6 +189,32 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
         return match if certain else match._replace(reason=UNEVEN)
 
     return list(map(doubted, matches))
+
+
+def _misnumbered(matches: Iterable[Matched], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return equal names in modules that are numbered otherwise on the other side: 0, 2, 4 there, or with other shapes."""
+    places = [{(pattern(bare(name)), shape) for name, shape in side.items()} for side in sides]
+    used = [_numbers_used(map(bare, side)) for side in sides]
+    equal = [(m.sources[0], m.targets[0]) for m in matches if m.reason in (SAME_NAME, UNWRAPPED, OTHER_SHAPE)]
+    moved = {
+        family
+        for family in used[0].keys() & used[1].keys()
+        if any(a != b for a, b in zip(sorted(used[0][family]), sorted(used[1][family])))
+    }
+    for old, new in equal:
+        shapes = sides[0][old], sides[1][new]
+        if shapes[0] != shapes[1] and any((pattern(bare(new)), shapes[n]) in places[1 - n] for n in (0, 1)):
+            moved |= families(bare(new))
+    return {(old, new) for old, new in equal if not moved.isdisjoint(families(bare(new)))}
+
+
+def _numbers_used(names: Iterable[str]) -> dict[str, set[Numbers]]:
+    """Return the numbers in each family of modules."""
+    found: dict[str, set[Numbers]] = {}
+    for name in names:
+        for family, module in members(name):
+            found.setdefault(family, set()).add(numbers(module.rpartition(".")[2]))
+    return found
 
 
 def _after(contrary: set[Pair], matches: Iterable[Matched], shapes: Shapes) -> set[Pair]:
