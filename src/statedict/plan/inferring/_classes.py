@@ -16,7 +16,7 @@ from statedict.state import parents
 
 from ._nodes import Node, Numbers, numbers, pattern
 from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, VAGUE, Reason
-from ._words import GENERIC, ORDINALS, alike, distinctive, shared, words
+from ._words import GENERIC, ORDINALS, alike, shared, telling, words
 
 # Names below this likeness are not similar; the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
@@ -250,9 +250,9 @@ class _Said:
 
 
 def _own_words(node: Node) -> list[str]:
-    """Return the distinctive words of a name, and a tensor's own word, such as `bias`."""
+    """Return the telling words of a name, and a tensor's own word, such as `bias`."""
     said = words(node.path)
-    return [*distinctive(said), *(said[-1:] if node.is_tensor else ())]
+    return [*telling(said), *(said[-1:] if node.is_tensor else ())]
 
 
 def _in_all(word: str, others: Sequence[Sequence[str]]) -> bool:

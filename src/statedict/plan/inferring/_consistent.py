@@ -17,15 +17,20 @@ from statedict.state import parents
 from ..operations._specs import Shape
 from ._classes import LAYER
 from ._nodes import bare_shape, numbers, pattern
-from ._words import ORDINALS, agree, alike, distinctive, words
+from ._words import ORDINALS, agree, alike, distinctive, telling, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
+# More tensors of one shape in one module are not compared with each other.
+_MOST = 96
 _PROJECTIONS = ("query", "key", "value", "output")
 
 
-def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool) -> set[Pair]:
-    """Return the pairs, of names of a source and a model, that contradict others; `sides` are the shapes of all names.
+def contradicted(
+    pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool, doubtful: Sequence[Pair] = ()
+) -> set[Pair]:
+    """Return the pairs, of names of a source and a model, that contradict others, or `doubtful` ones; `sides` are the
+    shapes of all names.
 
     `complete` says that no tensor is left over: then numbers may begin elsewhere on one side, as with layers 1 to 12.
 
@@ -34,24 +39,18 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: 
     >>> contradicted(pairs, sides, True) == {*pairs}
     True
     """
-    partners = _partners(pairs)
+    partners = _partners([*pairs, *doubtful])
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
     wrong |= _twisted(pairs)
     if not complete:
-        wrong |= _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
-    inside = tuple(_inside(side) for side in sides)
+        wrong |= _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
             below.setdefault(both, []).append(pair)
     for layers, ordered in _equal_layers(partners[0], sides, complete):
         wrong |= set(_differing(layers, ordered, below))
-    for one, others in partners[0].items():
-        for other in others:
-            for pair in below.get((one, other), ()):
-                old, new = (_flat(name[len(path) :]) for name, path in zip(pair, (one, other)))
-                if _NUMBER.sub("", old) != _NUMBER.sub("", new) and (old in inside[1][other] or new in inside[0][one]):
-                    wrong.add(pair)
+    wrong |= _outdone(pairs, partners[0], sides)
     return wrong
 
 
@@ -104,13 +103,36 @@ def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
     found: dict[tuple[Pair, Pair], dict[Pair, list[Pair]]] = {}
     for pair in pairs:
         for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
-            families = _family(both[0]), _family(both[1])
+            families = _series(both[0]), _series(both[1])
             roles = pattern(pair[0][len(both[0]) :]), pattern(pair[1][len(both[1]) :])
             found.setdefault((families, roles), {}).setdefault(both, []).append(pair)
     wrong = set()
     for related in found.values():
-        if all(len({both[side] for both in related}) < len(related) for side in (0, 1)):
+        split = all(len({both[side] for both in related}) < len(related) for side in (0, 1))
+        order = sorted((numbers(one)[-1], numbers(other)[-1]) for one, other in related)
+        steps = {(b > a) - (b < a) for (_, a), (_, b) in pairwise(order)}
+        if split or {1, -1} <= steps:
             wrong |= {pair for some in related.values() for pair in some}
+    return wrong
+
+
+def _scattered(pairs: Sequence[Pair]) -> set[Pair]:
+    """Return the pairs whose layers have at least as much in common with other layers, on both sides."""
+    votes: dict[Pair, Counter[Pair]] = {}
+    both = {pair: [*product(*(filter(_numbered, _paths(name)) for name in pair))] for pair in pairs}
+    for layers in both.values():
+        for one, other in layers:
+            votes.setdefault((_series(one), _series(other)), Counter())[one, other] += 1
+    wrong = set()
+    for pair, layers in both.items():
+        for one, other in layers:
+            counts = votes[_series(one), _series(other)]
+            own = counts[one, other]
+            if all(
+                any(key[side] == (one, other)[side] and count >= own for key, count in counts.items() if key != (one, other))
+                for side in (0, 1)
+            ):
+                wrong.add(pair)
     return wrong
 
 
@@ -118,20 +140,50 @@ def _numbered(path: str) -> bool:
     return bool(numbers(path.rpartition(".")[2]))
 
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+def _outdone(pairs: Sequence[Pair], partners: Mapping[str, list[str]], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs of which a name has more in common with another of the same shape, in the same modules."""
+    beside = [_beside(side) for side in sides]
+    wrong = set()
+    for pair in pairs:
+        found = ((one, p) for one in _paths(pair[0])[1:] for p in partners.get(one, ()) if p in _paths(pair[1]))
+        if _better(pair, next(found, ("", "")), sides, beside):
+            wrong.add(pair)
+    return wrong
 
 
-def _flat(name: str) -> str:
-    return name.replace("_", ".")
+def _better(
+    pair: Pair, both: Pair, sides: tuple[Shapes, Shapes], beside: Sequence[Mapping[object, Sequence[str]]]
+) -> bool:
+    """Whether another tensor of the same shape in these two modules has all words in common that a pair has, and more."""
+    shapes = [shape and bare_shape(shape) for shape in (sides[0][pair[0]], sides[1][pair[1]])]
+    rivals = [side.get(key, ()) for side, key in zip(beside, zip(both, shapes))]
+    if max(map(len, rivals)) > _MOST:
+        return False
+    said = [_tokens(name[len(path) :]) for name, path in zip(pair, both)]
+    for side in (0, 1):
+        own = _common(said[side], said[1 - side])
+        others = (_tokens(name[len(both[1 - side]) :]) for name in rivals[1 - side] if name != pair[1 - side])
+        if any(own < _common(said[side], other) for other in others):
+            return True
+    return False
 
 
-def _inside(shapes: Shapes) -> dict[str, set[str]]:
-    """Return the names inside each module."""
-    found: dict[str, set[str]] = {}
-    for name in shapes:
-        for path in _paths(name):
-            found.setdefault(path, set()).add(_flat(name[len(path) :]))
+def _beside(shapes: Shapes) -> dict[object, list[str]]:
+    """Return the names of each shape in each module."""
+    found: dict[object, list[str]] = {}
+    for name, shape in shapes.items():
+        for path in ("", *_paths(name)[1:]):
+            found.setdefault((path, shape and bare_shape(shape)), []).append(name)
     return found
+
+
+def _tokens(name: str) -> list[str]:
+    """Return the telling words of a name, and the numbers that belong to a word, as in `norm1`."""
+    return [*telling(words(name)), *re.findall(r"(?<=[a-z])\d+|(?<=[a-z]_)\d+", name)]
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> set[str]:
+    return {word for word in one if any(word == each or not word.isdecimal() and alike(word, each) >= 0.6 for each in other)}
 
 
 def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
@@ -170,20 +222,13 @@ def _fewer(shapes: Shapes) -> set[str]:
 
 
 def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return the pairs of a tensor that several layers have with one that is single."""
-    many = [_repeated(side) for side in sides]
-    return {pair for pair in pairs if (pair[0] in many[0]) != (pair[1] in many[1])}
+    """Return the pairs of a tensor in a layer, a numbered module with more than a linear layer has, with one outside."""
+    sizes = [Counter(path for name in side for path in _paths(name)) for side in sides]
 
+    def inside(name: str, counts: Counter[str]) -> bool:
+        return any(_numbered(path) and counts[path] > LAYER for path in _paths(name))
 
-def _repeated(shapes: Shapes) -> set[str]:
-    """Return the tensors that several modules have, each of them with more tensors than a linear layer has."""
-    sizes = Counter(path for name in shapes for path in _paths(name))
-    found: dict[object, list[str]] = {}
-    for name, shape in shapes.items():
-        for path in _paths(name):
-            if _numbered(path) and sizes[path] > LAYER:
-                found.setdefault((_family(path), name[len(path) :], shape), []).append(name)
-    return {name for names in found.values() if len(names) > 1 for name in names}
+    return {pair for pair in pairs if inside(pair[0], sizes[0]) != inside(pair[1], sizes[1])}
 
 
 def _crossed(pair: Pair) -> bool:
@@ -273,12 +318,18 @@ def _family(path: str) -> str:
     return f"{head}.{pattern(last)}"
 
 
+def _series(path: str) -> str:
+    """Return a path without its last number."""
+    head, _, tail = path.rpartition(str(numbers(path)[-1]))
+    return f"{head}#{tail}"
+
+
 def _differing(layers: list[Pair], ordered: bool, below: Mapping[Pair, Sequence[Pair]]) -> Iterator[Pair]:
     """Return the pairs in layers that are not matched as in the other layers; all if these are in another order."""
     roles: dict[tuple[int, str], set[str]] = {}
     inside = []
     for both in layers:
-        for pair in below[both]:
+        for pair in below.get(both, ()):
             old, new = (name[len(path) :] for name, path in zip(pair, both))
             inside.append((pair, old, new))
             roles.setdefault((0, old), set()).add(new)

@@ -23,6 +23,7 @@ from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, number
 from ._operations import operation
 from ._reasons import (
     CONTRARY,
+    LEFT_OVER,
     NOT_TURNED,
     OTHER_SHAPE,
     SAME_NAME,
@@ -37,6 +38,7 @@ from ._rules import Converted, key_map
 from ._square import squares
 from ._towers import towers, untold
 from ._uneven import families, members, uneven
+from ._words import agree
 
 Shapes = Mapping[str, Shape | None]
 
@@ -165,15 +167,19 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
         [name for name in names if (shape := side[name]) is not None and bare_shape(shape) in others]
         for names, side, others in zip(left, sides, reversed(known))
     ]
+    shapes = {bare_shape(shape) for names, side in zip(rivals, sides) for name in names if (shape := side[name])}
+    alone = {name for name, shape in sides[0].items() if shape and bare_shape(shape) in shapes}
     doubtful = [uneven(side, names) for side, names in zip(sides, rivals)]
     pairs = [(old, new) for match in matches for old in match.sources for new in match.targets]
     equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
-    certain = [
-        (m.sources[0], m.targets[0]) for m in matches if m.reason.certain and len(m.sources) == len(m.targets) == 1
-    ]
-    contrary = contradicted(certain, sides, complete=rivals == [[], []])
+    singles = [match for match in matches if len(match.sources) == len(match.targets) == 1]
+    certain, unsure = (
+        [(m.sources[0], m.targets[0]) for m in singles if m.reason.certain is is_certain] for is_certain in (True, False)
+    )
+    contrary = contradicted(certain, sides, complete=rivals == [[], []], doubtful=unsure)
     contrary |= _misnumbered(matches, sides)
-    contrary |= _after(contrary, matches, sides[0])
+    while new := _after(contrary, matches, sides[0]) - contrary:
+        contrary |= new
 
     def doubted(match: Matched) -> Matched:
         if not match.reason.certain:
@@ -184,6 +190,8 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
             return match
         if any(not some.isdisjoint(parents(name)) for some, names in zip(equal, match[:2]) for name in names):
             return match._replace(reason=TOWERS)
+        if match.sources[0] in alone and not agree(match.sources[0], match.targets[0]):
+            return match._replace(reason=LEFT_OVER)
         ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
         certain = ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1])
         return match if certain else match._replace(reason=UNEVEN)
@@ -218,14 +226,15 @@ def _numbers_used(names: Iterable[str]) -> dict[str, set[Numbers]]:
 
 
 def _after(contrary: set[Pair], matches: Iterable[Matched], shapes: Shapes) -> set[Pair]:
-    """Return the certain pairs that were made beside a contrary pair: of the same shape, in the same modules."""
+    """Return the certain pairs that were made beside a contrary pair: of the same shape, or in the same module."""
 
-    def place(old: str, new: str) -> tuple[object, ...]:
-        return (*(tuple(name.split(".")[:-2]) for name in (old, new)), shapes[old])
+    def place(old: str, new: str) -> set[object]:
+        modules = ((tuple(name.split(".")[:-n]) for name in (old, new)) for n in (1, 2))
+        return {(*next(modules), 1), (*next(modules), shapes[old])}
 
-    places = {place(*pair) for pair in contrary}
+    places = set[object]().union(*(place(*pair) for pair in contrary))
     pairs = ((match.sources[0], match.targets[0]) for match in matches if match.reason.certain)
-    return {pair for pair in pairs if place(*pair) in places}
+    return {pair for pair in pairs if not places.isdisjoint(place(*pair))}
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:

@@ -17,7 +17,7 @@ _BESIDE = re.compile(r"(?<![a-z])(pre|post|before|after)_(?=[a-z]+_)")
 _SYNONYMS = {
     word: meaning
     for meaning, said in {
-        "norm": "ln layernorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
+        "norm": "ln layernorm layrnorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
         "query": "q wq", "key": "k wk", "value": "v wv", "output": "o wo", "token": "wte word words", "position": "wpe",
         "weight": "w gamma kernel scale", "bias": "b beta", "skip": "shortcut downsample", "head": "classifier",
         "class": "cls", "vision": "visual image", "text": "language",
@@ -61,7 +61,7 @@ def alike(one: str, other: str) -> float:
         return 1.0
     if len(one) >= 6 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
         return 0.8
-    if one[0] != other[0]:
+    if one[0] != other[0] or "-" in one + other:
         return 0.0
     letters = iter(other)
     if len(one) >= 3 and (other.startswith(one) or (len(one) > 3 and all(letter in letters for letter in one))):
@@ -71,14 +71,18 @@ def alike(one: str, other: str) -> float:
 
 def distinctive(said: Iterable[str]) -> list[str]:
     """Return the words that say more than that something is a tensor or a module."""
-    known = (word for word in said if len(word) > 1 or word in _SYNONYMS)
-    return [word for word in known if _SYNONYMS.get(word, word) not in GENERIC]
+    return [word for word in said if _SYNONYMS.get(word, word) not in GENERIC]
+
+
+def telling(said: Iterable[str]) -> list[str]:
+    """Return the distinctive words other than letters that stand for nothing, as in `c_fc` and `c_proj`."""
+    return [word for word in distinctive(said) if len(word) > 1 or word in _SYNONYMS]
 
 
 def shared(one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether two names have a distinctive word in common."""
     others = distinctive(other)
-    return any(alike(a, b) >= 0.6 for a in distinctive(one) for b in others)
+    return any(alike(a, b) >= 0.6 for a in distinctive(one) for b in others if not {a, b} <= ORDINALS.keys())
 
 
 def agree(one: str, other: str) -> bool:
@@ -90,8 +94,11 @@ def agree(one: str, other: str) -> bool:
     if f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}"):
         return True
     ours, theirs = map(_last_said, (one, other))
-    extra = [[a for a in said if not shared([a], others)] for said, others in ((ours, theirs), (theirs, ours))]
-    return shared(ours, theirs) and not all(extra)
+    tails = [distinctive(words(".".join(path.split(".")[-3:]))) for path in (one, other)]
+    extra = [
+        [a for a in said if all(alike(a, b) < 0.6 for b in tail)] for said, tail in zip((ours, theirs), reversed(tails))
+    ]
+    return (shared(ours, tails[1]) or shared(theirs, tails[0])) and not all(extra)
 
 
 def _last_said(path: str) -> list[str]:
