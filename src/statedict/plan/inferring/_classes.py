@@ -15,8 +15,8 @@ from typing import NamedTuple
 from statedict.state import parents
 
 from ._nodes import Node, Numbers, numbers, pattern
-from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
-from ._words import GENERIC, ORDINALS, alike, shared, words
+from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, VAGUE, Reason
+from ._words import GENERIC, ORDINALS, alike, shared, telling, words
 
 # Names below this likeness are not similar; the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
@@ -194,26 +194,73 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
     if len(ours) == 1 == len(theirs):
         return [(0, 0, SIMILAR)]
     likeness = _likeness(ours, theirs, context)
+    said = _Said(ours, theirs, context)
     rows, columns = set(range(len(ours))), set(range(len(theirs)))
     found: dict[int, int] = {}
+    certain: dict[int, int] = {}
     while rows and columns and (best := _clear(likeness, rows, columns)):
+        rivals = {*range(len(ours))} - certain.keys(), {*range(len(theirs))} - {*certain.values()}
+        certain |= {row: column for row, column in best.items() if said.tells(row, column, *rivals)}
         found |= best
         rows -= best.keys()
         columns -= set(best.values())
+    last = LAST if len(ours) == len(theirs) == len(certain) + 1 else VAGUE
+    similar = [(a, b, SIMILAR if a in certain else last) for a, b in found.items()]
     if len(ours) != len(theirs):
-        return [(a, b, SIMILAR) for a, b in found.items()]
+        return similar
     if len(rows) == 1:
-        return _completed(found, rows.pop(), columns.pop(), likeness, any(map(_ordinal, (*ours, *theirs))))
+        return _completed(similar, rows.pop(), columns.pop(), likeness, any(map(_ordinal, (*ours, *theirs))))
     ordered = {}
     if rows and len(ours[0].entries) > LAYER:  # single layers are in any order: w1, w2, w3, or gate, up, down
         beside = [[float(context.neighbours(one, other)) for other in theirs] for one in ours]
         ordered = _clear(beside, rows, columns)
     left = zip(sorted(rows - ordered.keys()), sorted(columns - set(ordered.values())))
-    return [(a, b, SIMILAR) for a, b in found.items()] + [(a, b, ORDER) for a, b in [*ordered.items(), *left]]
+    return similar + [(a, b, ORDER) for a, b in [*ordered.items(), *left]]
+
+
+class _Said:
+    """What the names say: which words of each member are in the name of each member of the other side.
+
+    A word that all members of the other side have does not count.
+    """
+
+    def __init__(self, ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> None:
+        rows, columns = ([_own_words(node) for node in side] for side in (ours, theirs))
+        marks = [[context.marks(node, n) for node in side] for n, side in enumerate((ours, theirs))]
+        told = _told(ours, theirs)
+        said = (
+            [[word for word in one if not _in_all(word, columns)] for one in rows],
+            [[word for word in one if not _in_all(word, rows)] for one in columns],
+        )
+        self._sets: list[list[tuple[set[object], set[object]]]] = []
+        for a, one in enumerate(ours):
+            self._sets.append([])
+            for b, other in enumerate(theirs):
+                both: set[object] = {*(marks[0][a] & marks[1][b])}
+                both |= {0} if id(one) in told[0] and told[0][id(one)] == told[1].get(id(other)) else set()
+                same = [(x, y) for x in said[0][a] for y in said[1][b] if alike(x, y) >= 0.6]
+                self._sets[-1].append((both | {x for x, _ in same}, both | {y for _, y in same}))
+
+    def tells(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
+        """Whether all that the names say for another pair of one of these two, they say for this pair, and more."""
+        ours, theirs = self._sets[row][column]
+        return all(ours > self._sets[row][other][0] for other in columns - {column}) and all(
+            theirs > self._sets[other][column][1] for other in rows - {row}
+        )
+
+
+def _own_words(node: Node) -> list[str]:
+    """Return the telling words of a name, and a tensor's own word, such as `bias`."""
+    said = words(node.path)
+    return [*telling(said), *(said[-1:] if node.is_tensor else ())]
+
+
+def _in_all(word: str, others: Sequence[Sequence[str]]) -> bool:
+    return len(others) > 1 and all(any(alike(word, each) >= 0.6 for each in other) for other in others)
 
 
 def _completed(
-    found: dict[int, int], row: int, column: int, likeness: list[list[float]], by_order: bool
+    found: list[tuple[int, int, Reason]], row: int, column: int, likeness: list[list[float]], by_order: bool
 ) -> list[tuple[int, int, Reason]]:
     """Add the last pair. Of two pairs of which only one has similar names, none is certain if the order does not agree.
 
@@ -223,8 +270,9 @@ def _completed(
     disagree = likeness[row][column] < _SIMILAR and alone and row != column
     if disagree and by_order:
         return [(0, 0, CONFLICT), (1, 1, CONFLICT)]
-    similar, last = (CONFLICT, CONFLICT) if disagree else (SIMILAR, LAST)
-    return [*((a, b, similar) for a, b in found.items()), (row, column, last)]
+    if disagree:
+        return [*((a, b, CONFLICT) for a, b, _ in found), (row, column, CONFLICT)]
+    return [*found, (row, column, LAST if all(reason.certain for _, _, reason in found) else VAGUE)]
 
 
 def _clear(likeness: list[list[float]], rows: set[int], columns: set[int]) -> dict[int, int]:
@@ -282,4 +330,4 @@ def _ordinals(two: Sequence[Node]) -> dict[int, object]:
 
 def _ordinal(node: Node) -> set[str]:
     """Return whether the words of a path say that a module is the first or the second one."""
-    return {ORDINALS[word] for word in words(node.path) if word in ORDINALS}
+    return {ORDINALS[word] for word in (said.partition("-")[0] for said in words(node.path)) if word in ORDINALS}

@@ -6,6 +6,7 @@ one layer corresponds to it in the others; and equal layers are in the same orde
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
@@ -14,16 +15,22 @@ from typing import NamedTuple
 from statedict.state import parents
 
 from ..operations._specs import Shape
-from ._nodes import numbers, pattern
-from ._words import alike, words
+from ._classes import LAYER
+from ._nodes import bare_shape, numbers, pattern
+from ._words import ORDINALS, agree, alike, distinctive, telling, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
+# More tensors of one shape in one module are not compared with each other.
+_MOST = 96
 _PROJECTIONS = ("query", "key", "value", "output")
 
 
-def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool) -> set[Pair]:
-    """Return the pairs, of names of a source and a model, that contradict others; `sides` are the shapes of all names.
+def contradicted(
+    pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: bool, doubtful: Sequence[Pair] = ()
+) -> set[Pair]:
+    """Return the pairs, of names of a source and a model, that contradict others, or `doubtful` ones; `sides` are the
+    shapes of all names.
 
     `complete` says that no tensor is left over: then numbers may begin elsewhere on one side, as with layers 1 to 12.
 
@@ -32,14 +39,18 @@ def contradicted(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes], complete: 
     >>> contradicted(pairs, sides, True) == {*pairs}
     True
     """
-    partners = _partners(pairs)
+    partners = _partners([*pairs, *doubtful])
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
+    wrong |= _twisted(pairs)
+    if not complete:
+        wrong |= _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
             below.setdefault(both, []).append(pair)
     for layers, ordered in _equal_layers(partners[0], sides, complete):
         wrong |= set(_differing(layers, ordered, below))
+    wrong |= _outdone(pairs, partners[0], sides)
     return wrong
 
 
@@ -69,21 +80,164 @@ def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
 
 
 def _paths(name: str) -> list[str]:
-    """Return a name and the modules above it."""
-    return [name, *(path for path in parents(name) if path)]
+    """Return a name and the modules above it; in `layer_1_mlp.weight`, the number ends the name of a module, too."""
+    return list({name: None} | {path: None for path in parents(name) if path} | {path: None for path in _ends(name)})
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Return the beginnings of a name up to each of its numbers."""
+    return (name[: found.end()] for found in re.finditer(r"\d+(?=_)", name))
 
 
 def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
     """Whether a module above one name has its tensors in a module that the other name is not in."""
     return any(
-        path in partners[side] and not any(f"{pair[1 - side]}.".startswith(f"{p}.") for p in partners[side][path])
+        path in partners[side] and not any(p in _paths(pair[1 - side]) for p in partners[side][path])
         for side in (0, 1)
         for path in _paths(pair[side])
     )
 
 
+def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
+    """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
+    found: dict[tuple[Pair, Pair], dict[Pair, list[Pair]]] = {}
+    for pair in pairs:
+        for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
+            families = _series(both[0]), _series(both[1])
+            roles = pattern(pair[0][len(both[0]) :]), pattern(pair[1][len(both[1]) :])
+            found.setdefault((families, roles), {}).setdefault(both, []).append(pair)
+    wrong = set()
+    for related in found.values():
+        split = all(len({both[side] for both in related}) < len(related) for side in (0, 1))
+        order = sorted((numbers(one)[-1], numbers(other)[-1]) for one, other in related)
+        steps = {(b > a) - (b < a) for (_, a), (_, b) in pairwise(order)}
+        if split or {1, -1} <= steps:
+            wrong |= {pair for some in related.values() for pair in some}
+    return wrong
+
+
+def _scattered(pairs: Sequence[Pair]) -> set[Pair]:
+    """Return the pairs whose layers have at least as much in common with other layers, on both sides."""
+    votes: dict[Pair, Counter[Pair]] = {}
+    both = {pair: [*product(*(filter(_numbered, _paths(name)) for name in pair))] for pair in pairs}
+    for layers in both.values():
+        for one, other in layers:
+            votes.setdefault((_series(one), _series(other)), Counter())[one, other] += 1
+    wrong = set()
+    for pair, layers in both.items():
+        for one, other in layers:
+            counts = votes[_series(one), _series(other)]
+            own = counts[one, other]
+            if all(
+                any(key[side] == (one, other)[side] and count >= own for key, count in counts.items() if key != (one, other))
+                for side in (0, 1)
+            ):
+                wrong.add(pair)
+    return wrong
+
+
+def _numbered(path: str) -> bool:
+    return bool(numbers(path.rpartition(".")[2]))
+
+
+def _outdone(pairs: Sequence[Pair], partners: Mapping[str, list[str]], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs of which a name has more in common with another of the same shape, in the same modules."""
+    beside = [_beside(side) for side in sides]
+    wrong = set()
+    for pair in pairs:
+        found = ((one, p) for one in _paths(pair[0])[1:] for p in partners.get(one, ()) if p in _paths(pair[1]))
+        if _better(pair, next(found, ("", "")), sides, beside):
+            wrong.add(pair)
+    return wrong
+
+
+def _better(
+    pair: Pair, both: Pair, sides: tuple[Shapes, Shapes], beside: Sequence[Mapping[object, Sequence[str]]]
+) -> bool:
+    """Whether another tensor of the same shape in these two modules has all words in common that a pair has, and more."""
+    shapes = [shape and bare_shape(shape) for shape in (sides[0][pair[0]], sides[1][pair[1]])]
+    rivals = [side.get(key, ()) for side, key in zip(beside, zip(both, shapes))]
+    if max(map(len, rivals)) > _MOST:
+        return False
+    said = [_tokens(name[len(path) :]) for name, path in zip(pair, both)]
+    for side in (0, 1):
+        own = _common(said[side], said[1 - side])
+        others = (_tokens(name[len(both[1 - side]) :]) for name in rivals[1 - side] if name != pair[1 - side])
+        if any(own < _common(said[side], other) for other in others):
+            return True
+    return False
+
+
+def _beside(shapes: Shapes) -> dict[object, list[str]]:
+    """Return the names of each shape in each module."""
+    found: dict[object, list[str]] = {}
+    for name, shape in shapes.items():
+        for path in ("", *_paths(name)[1:]):
+            found.setdefault((path, shape and bare_shape(shape)), []).append(name)
+    return found
+
+
+def _tokens(name: str) -> list[str]:
+    """Return the telling words of a name, and the numbers that belong to a word, as in `norm1`."""
+    return [*telling(words(name)), *re.findall(r"(?<=[a-z])\d+|(?<=[a-z]_)\d+", name)]
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> set[str]:
+    return {word for word in one if any(word == each or not word.isdecimal() and alike(word, each) >= 0.6 for each in other)}
+
+
+def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs in modules that have other names, although the other side has a module of that name."""
+    sizes = [Counter(path for name in side for path in _paths(name) if not numbers(path)) for side in sides]
+    known = [{path.rpartition(".")[2] for path, size in some.items() if size > LAYER} for some in sizes]
+
+    def said(name: str) -> set[str]:
+        parts = {path.rpartition(".")[2] for path in _paths(name) if not numbers(path)}
+        return {part for part in parts & known[0] & known[1] if distinctive(words(part))}
+
+    return {(old, new) for old, new in pairs if said(old) != said(new)}
+
+
+def _lacking(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs whose names do not agree, in modules that have fewer tensors of a shape than those beside them."""
+    fewer = [_fewer(side) for side in sides]
+    return {pair for pair in pairs if not agree(*pair) and (pair[0] in fewer[0] or pair[1] in fewer[1])}
+
+
+def _fewer(shapes: Shapes) -> set[str]:
+    counts: dict[str, Counter[object]] = {}
+    for name, shape in shapes.items():
+        for path in _paths(name):
+            counts.setdefault(path, Counter())[shape and bare_shape(shape)] += 1
+    most: dict[object, int] = {}
+    for path, counted in counts.items():
+        for shape, count in counted.items():
+            most[pattern(path), shape] = max(count, most.get((pattern(path), shape), 0))
+    return {
+        name
+        for name, shape in shapes.items()
+        for path in _paths(name)[1:]
+        if counts[path][shape and bare_shape(shape)] < most[pattern(path), shape and bare_shape(shape)]
+    }
+
+
+def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
+    """Return the pairs of a tensor in a layer, a numbered module with more than a linear layer has, with one outside."""
+    sizes = [Counter(path for name in side for path in _paths(name)) for side in sides]
+
+    def inside(name: str, counts: Counter[str]) -> bool:
+        return any(_numbered(path) and counts[path] > LAYER for path in _paths(name))
+
+    return {pair for pair in pairs if inside(pair[0], sizes[0]) != inside(pair[1], sizes[1])}
+
+
 def _crossed(pair: Pair) -> bool:
-    """Whether only one of two names is that of a bias, or they name different projections of an attention."""
+    """Whether only one of two names is that of a bias, they name different projections of an attention, or the first and
+    the second of two modules.
+    """
+    firsts = [{ORDINALS[word] for word in words(name)[-3:] if word in ORDINALS} for name in pair]
+    if all(firsts) and firsts[0].isdisjoint(firsts[1]):
+        return True
     one, other = (any(alike(word, "bias") == 1 for word in words(name)[-1:]) for name in pair)
     ours, theirs = (
         {which for which in _PROJECTIONS for word in words(name)[-3:] if alike(word, which) >= 0.8} for name in pair
@@ -111,7 +265,8 @@ def _ordered(layers: Sequence[tuple[_LayerPlace, _LayerPlace]]) -> bool:
     numbered = sorted((one.number, other.number) for one, other in layers)
     if beside[0] == beside[1]:
         return all(one == other for one, other in numbered)
-    whole = len(beside[0]) != len(beside[1]) and all(some == {*range(len(some))} for some in beside)
+    first = {one.first for both in layers for one in both}
+    whole = first == {0} and len(beside[0]) != len(beside[1]) and all(some == {*range(len(some))} for some in beside)
     return whole and all(one[1] <= other[1] for one, other in pairwise(numbered))
 
 
@@ -120,6 +275,7 @@ class _LayerPlace(NamedTuple):
 
     number: int
     beside: frozenset[int]
+    first: int = 0
 
 
 def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
@@ -148,7 +304,7 @@ def _places(shapes: Shapes, complete: bool) -> dict[str, _LayerPlace]:
         beside = sorted(set().union(*(numbered[role] for role in roles)))
         first = int(complete and not last.isdecimal() and 0 not in whole[family])
         if whole[family] == {*range(first, first + len(whole[family]))}:
-            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))))
+            place = _LayerPlace(beside.index(numbers(last)[-1]), frozenset(range(len(beside))), first)
         else:
             place = _LayerPlace(numbers(last)[-1], frozenset(beside))
         if family not in unequal:
@@ -162,12 +318,18 @@ def _family(path: str) -> str:
     return f"{head}.{pattern(last)}"
 
 
+def _series(path: str) -> str:
+    """Return a path without its last number."""
+    head, _, tail = path.rpartition(str(numbers(path)[-1]))
+    return f"{head}#{tail}"
+
+
 def _differing(layers: list[Pair], ordered: bool, below: Mapping[Pair, Sequence[Pair]]) -> Iterator[Pair]:
     """Return the pairs in layers that are not matched as in the other layers; all if these are in another order."""
     roles: dict[tuple[int, str], set[str]] = {}
     inside = []
     for both in layers:
-        for pair in below[both]:
+        for pair in below.get(both, ()):
             old, new = (name[len(path) :] for name, path in zip(pair, both))
             inside.append((pair, old, new))
             roles.setdefault((0, old), set()).add(new)

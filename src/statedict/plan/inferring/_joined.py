@@ -113,7 +113,7 @@ def _in_order(group: Sequence[Node], order: Sequence[str]) -> list[Node] | None:
         fitting = [
             node for node in group if any(alike(one, word) >= 0.6 for one in words(node.path.rpartition(".")[0])[-3:])
         ]
-        if len(fitting) != 1:
+        if len(fitting) != 1 or fitting[0] in found:
             return None
         found += fitting
     return found

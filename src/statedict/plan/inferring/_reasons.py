@@ -37,6 +37,7 @@ LAST = Reason("the only remaining ones of several with these shapes", rank=4)
 _CODE = "check how the code of both models uses them, or compare the outputs of both models"
 ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
 CONFLICT = Reason("equal shapes: the order and the names disagree", _CODE)
+VAGUE = Reason("equal shapes, similar names, but some words speak for another match", _CODE)
 MORE = Reason("equal shapes, similar names, but there are more of these shapes on one side", _CODE)
 LEFT_OVER = Reason("the only ones with these shapes, but their names do not agree, and others may be missing", _CODE)
 SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")

@@ -14,8 +14,10 @@ from ._words import alike, words
 _Place = tuple[str, str, str]
 
 
-def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> dict[int, bool]:
+def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None], any_turned: bool) -> dict[int, bool]:
     """Return whether to transpose the square matrices in `made`, by position; empty if none may be transposed.
+
+    `any_turned` says that the shapes show transposed matrices, even if none of these is in `made`.
 
     The shape of a square matrix does not show it, but models that store matrices as (inputs, outputs) do so for all of
     them, except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module
@@ -27,7 +29,7 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> di
         if turned or (_is_matrix(one, shapes) and not _is_square(one, shapes)):
             for place in _places(one):
                 votes.setdefault(place, Counter())[turned] += 1
-    any_turned = any(counted[True] for counted in votes.values())
+    any_turned |= any(counted[True] for counted in votes.values())
     asked = (number for number, one in enumerate(made) if _is_matrix(one, shapes) and _is_square(one, shapes))
     return {number: _likely(made[number], votes) for number in asked if any_turned or _is_kernel(made[number])}
 

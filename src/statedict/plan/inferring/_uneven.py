@@ -21,10 +21,10 @@ def uneven(names: Iterable[str], left: Iterable[str]) -> set[str]:
     """
     rests: dict[str, dict[str, set[str]]] = {}
     for name in left:
-        for family, module in _members(name):
+        for family, module in members(name):
             rests.setdefault(family, {}).setdefault(module, set()).add(name.removeprefix(module))
     for name in names:
-        for family, module in _members(name):
+        for family, module in members(name):
             if family in rests:
                 rests[family].setdefault(module, set())
     return {family for family, modules in rests.items() if len(set(map(frozenset, modules.values()))) > 1}
@@ -53,10 +53,11 @@ def _contents(entries: Entries) -> dict[str, tuple[Shape, ...]]:
 
 def families(name: str) -> set[str]:
     """Return the families that a name and the modules above it are in, as `h.#` for `h.0`."""
-    return {family for family, _ in _members(name)}
+    return {family for family, _ in members(name)}
 
 
-def _members(name: str) -> Iterator[tuple[str, str]]:
+def members(name: str) -> Iterator[tuple[str, str]]:
+    """Return the numbered modules that a name is in, each after its family."""
     for path in (name, *parents(name)):
         above, dot, last = path.rpartition(".")
         if numbers(last):

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+(?:-[a-z]+)?|\d+")
+# What is before or after a module is not that module: `post_attention_norm` is often the norm of the MLP.
+_BESIDE = re.compile(r"(?<![a-z])(pre|post|before|after)_(?=[a-z]+_)")
 
 _SYNONYMS = {
     word: meaning
     for meaning, said in {
-        "norm": "ln layernorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
+        "norm": "ln layernorm layrnorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
         "query": "q wq", "key": "k wk", "value": "v wv", "output": "o wo", "token": "wte word words", "position": "wpe",
         "weight": "w gamma kernel scale", "bias": "b beta", "skip": "shortcut downsample", "head": "classifier",
         "class": "cls", "vision": "visual image", "text": "language",
@@ -27,7 +29,7 @@ _SYNONYMS = {
 GENERIC = frozenset(
     {
         *("weight", "bias", "layer", "layers", "block", "blocks", "module", "model", "proj", "projection", "dense"),
-        *("linear", "encoder", "decoder"),
+        *("linear", "conv"),
     }
 )
 
@@ -43,7 +45,7 @@ def words(name: str) -> tuple[str, ...]:
     >>> words("h.0.self_attn.qProj2.weight")
     ('h', 'self', 'attn', 'q', 'proj', 'weight')
     """
-    found = (word.lower() for word in _WORD.findall(name) if not word.isdecimal())
+    found = (word.lower() for word in _WORD.findall(_BESIDE.sub(r"\1-", name)) if not word.isdecimal())
     return tuple(dict.fromkeys(found))
 
 
@@ -57,7 +59,9 @@ def alike(one: str, other: str) -> float:
     one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
     if one == other:
         return 1.0
-    if one[0] != other[0]:
+    if len(one) >= 6 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
+        return 0.8
+    if one[0] != other[0] or "-" in one + other:
         return 0.0
     letters = iter(other)
     if len(one) >= 3 and (other.startswith(one) or (len(one) > 3 and all(letter in letters for letter in one))):
@@ -70,10 +74,15 @@ def distinctive(said: Iterable[str]) -> list[str]:
     return [word for word in said if _SYNONYMS.get(word, word) not in GENERIC]
 
 
+def telling(said: Iterable[str]) -> list[str]:
+    """Return the distinctive words other than letters that stand for nothing, as in `c_fc` and `c_proj`."""
+    return [word for word in distinctive(said) if len(word) > 1 or word in _SYNONYMS]
+
+
 def shared(one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether two names have a distinctive word in common."""
     others = distinctive(other)
-    return any(alike(a, b) >= 0.6 for a in distinctive(one) for b in others)
+    return any(alike(a, b) >= 0.6 for a in distinctive(one) for b in others if not {a, b} <= ORDINALS.keys())
 
 
 def agree(one: str, other: str) -> bool:
@@ -85,8 +94,11 @@ def agree(one: str, other: str) -> bool:
     if f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}"):
         return True
     ours, theirs = map(_last_said, (one, other))
-    extra = [[a for a in said if not shared([a], others)] for said, others in ((ours, theirs), (theirs, ours))]
-    return shared(ours, theirs) and not all(extra)
+    tails = [distinctive(words(".".join(path.split(".")[-3:]))) for path in (one, other)]
+    extra = [
+        [a for a in said if all(alike(a, b) < 0.6 for b in tail)] for said, tail in zip((ours, theirs), reversed(tails))
+    ]
+    return (shared(ours, tails[1]) or shared(theirs, tails[0])) and not all(extra)
 
 
 def _last_said(path: str) -> list[str]:
