@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import statedict
 from statedict.errors import ChecksumError, LoadError, SaveError
 from statedict.state import Leaf, Opaque, Storage, contiguous, dtype, leaf_of, map_tree
 from statedict.torch.optimizers._read import read_optimizer
@@ -787,3 +788,31 @@ def test_a_loader_of_its_own_is_called():
     assert backwards.loads == 1
     assert backwards.state[model[0].weight]["step"] == 2
     assert backwards.state[model[0].weight]["exp_avg"].shape == (2, 2)
+
+
+def test_parameters_that_are_alike_are_reported_one_by_one(tmp_path):
+    """Whatever is decided once for parameters of one shape is reported for each: casts, and states that do not fit."""
+
+    def adam(shapes, dtype):
+        optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes])
+        for parameter in optimizer.param_groups[0]["params"][:-1]:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        return optimizer
+
+    path = tmp_path / "adam.pt"
+    saved = adam([2, 3, 2, 2], torch.float32)
+    statedict.save(saved, path)
+    other = adam([2, 3, 2, 2], torch.bfloat16)
+    with statedict.open(path) as checkpoint:
+        outcome = write_optimizer(other, checkpoint.object)
+        names = [f"parameter {number} of group 0.{key}" for number in range(3) for key in ("exp_avg", "exp_avg_sq")]
+        assert [cast.name for cast in outcome.casts] == names
+        with pytest.raises(LoadError) as refused:
+            write_optimizer(adam([4, 3, 4, 4], torch.float32), checkpoint.object)
+    assert [f"parameter {number} of" in str(refused.value) for number in range(4)] == [True, False, True, False]
+    state, before = other.state_dict()["state"], saved.state_dict()["state"]
+    assert state.keys() == before.keys() == {0, 1, 2}
+    for number in state:
+        assert torch.equal(state[number]["exp_avg"], before[number]["exp_avg"].bfloat16())
+        assert state[number]["step"].dtype == torch.float32

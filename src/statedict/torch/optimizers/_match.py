@@ -1,4 +1,4 @@
-"""Parse the saved state of an optimizer, match it to the parameters, and check that it fits, before anything changes.
+"""Parse the saved state of an optimizer, match it to the parameters, and check its options, before anything changes.
 
 Accepts the result of `Optimizer.state_dict()`, `read_optimizer` or torch.distributed (whose ids are names), with tensors
 read or unread.

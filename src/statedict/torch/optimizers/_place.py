@@ -1,4 +1,4 @@
-"""Place the tensors of an optimizer's state: on their parameters' devices, in the right dtype.
+"""Place the tensors of an optimizer's state, if they fit: on their parameters' devices, in the right dtype.
 
 The state gets the dtypes with which `step()` works: those of the optimizer's own fresh state. Other conversions happen only
 if the caller asks for them, and never to a step count, which would stop at 256 in bfloat16.
