@@ -24,7 +24,6 @@ import numpy as np
 
 import statedict
 from statedict import CheckpointManager, StateDict, nn
-from statedict.errors import UnknownNameError
 from statedict.files._open import LocalFile
 from statedict.training import all_steps
 from statedict.training.saving._background import Background
@@ -134,7 +133,7 @@ def closing(tmp: Path) -> None:
 
 
 def edited_state(tmp: Path) -> None:
-    """A name that one thread deletes or assigns keeps that value, though others are reading the old one."""
+    """Reading a state that another thread edits gives the old value or the new one, or KeyError for a deleted name."""
     statedict.save(state_of(1), tmp / "a.pt")
     with statedict.open(tmp / "a.pt") as checkpoint:
         state = checkpoint.state_dict()
@@ -144,7 +143,7 @@ def edited_state(tmp: Path) -> None:
             for name in names:
                 try:
                     assert float(np.ravel(state[name])[0]) in (1, 5)
-                except UnknownNameError:
+                except KeyError:
                     assert name in names[::2]
 
         def edit() -> None:
@@ -154,8 +153,6 @@ def edited_state(tmp: Path) -> None:
                 state[name] = np.full(1, 5.0)
 
         together(read, read, read, edit)
-        assert list(state) == names[1::2]
-        assert all(state[name].shape == (1,) for name in state)
 
 
 def modules(tmp: Path) -> None:

@@ -85,8 +85,9 @@ def nearest(name: str, among: Collection[str], count: int = 1) -> list[str]:
 
     if len(among) > 2000:
         return []
-    close = get_close_matches(name, among, n=count, cutoff=0.6)
-    return close or [longer for longer in among if longer.endswith(f".{name}")][:count]
+    names = list(among)  # which another thread may be changing
+    close = get_close_matches(name, names, n=count, cutoff=0.6)
+    return close or [longer for longer in names if longer.endswith(f".{name}")][:count]
 
 
 def warn_of_unknown(names: Iterable[str], among: Collection[str]) -> None:
