@@ -102,7 +102,7 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
 
 def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
     """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
-    found: dict[tuple[Pair, Pair], dict[Pair, list[Pair]]] = {}
+    found: dict[tuple[Pair, Pair], dict[tuple[str, ...], list[Pair]]] = {}
     for pair in pairs:
         for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
             families = _series(both[0]), _series(both[1])
@@ -215,14 +215,15 @@ def _lacking(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
 
 
 def _fewer(shapes: Shapes) -> set[str]:
+    """Return the tensors in a numbered module of which another one has more tensors of this shape."""
     counts: dict[str, Counter[object]] = {}
     for name, shape in shapes.items():
         for path in _paths(name):
             counts.setdefault(path, Counter())[shape and bare_shape(shape)] += 1
     most: dict[object, int] = {}
     for path, counted in counts.items():
-        for shape, count in counted.items():
-            most[pattern(path), shape] = max(count, most.get((pattern(path), shape), 0))
+        for kind, count in counted.items():
+            most[pattern(path), kind] = max(count, most.get((pattern(path), kind), 0))
     return {
         name
         for name, shape in shapes.items()

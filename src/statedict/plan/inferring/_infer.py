@@ -67,8 +67,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     place = {name: number for number, name in enumerate(shapes)}
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
-    ours, theirs = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
-    turned = any(shape[::-1] in theirs for shape in ours)
+    rest, wanting = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
+    turned = any(shape[::-1] in wanting for shape in rest)
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
     rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
