@@ -62,7 +62,9 @@ def _model(random: Random) -> Shapes:
             at = f"{tower}layer.{i}."
             linear = {f"attn.{x}": (d, d) for x in "qkvo"} | {f"mlp.{x}": (ff, d) for x in ("gate", "up")}
             linear |= {"mlp.down": (d, ff)} | ({"mixed": (d, d)} if cross and i % 2 else {})
-            shapes |= {f"{at}norm{n}.weight": (d,) for n in (1, 2)} | {f"{at}norm{n}.bias": (d,) for n in (1, 2) if bias}
+            shapes |= {f"{at}norm{n}.weight": (d,) for n in (1, 2)} | {
+                f"{at}norm{n}.bias": (d,) for n in (1, 2) if bias
+            }
             shapes |= {f"{at}scale{n}": (d,) for n in (1, 2) if scale}
             for name, shape in linear.items():
                 shapes |= {f"{at}{name}.weight": shape} | ({f"{at}{name}.bias": shape[:1]} if bias else {})
@@ -77,7 +79,11 @@ def _named(names: list[str], random: Random) -> dict[str, str]:
         choice = random.randrange(20)
         words |= {part: said[choice % len(said)] for part, said in style.items()}
     first, step = random.choice([(0, 1), (0, 1), (1, 1), (0, 2)])
-    mark, flat, left_out = random.choice([".", ".", "_", ""]), random.random() < 0.15, random.choice(["attn.", "mlp.", "!"])
+    mark, flat, left_out = (
+        random.choice([".", ".", "_", ""]),
+        random.random() < 0.15,
+        random.choice(["attn.", "mlp.", "!"]),
+    )
     prefix = random.choice(["", "model.", "backbone.body."])
 
     def one(name: str) -> str:

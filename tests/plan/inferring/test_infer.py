@@ -99,7 +99,7 @@ REASONS = [
         {"attention_norm": (2,), "ffn_norm": (2,)},
         {"input_norm": (2,), "post_attention_norm": (2,)},
         {"attention_norm": "input_norm", "ffn_norm": "post_attention_norm"},
-        reasons.CONFLICT,
+        reasons.ORDER,
         False,
     ),
     (

@@ -5,11 +5,14 @@ from tests.plan.inferring.random_models import random_pair
 
 from statedict.plan import infer
 
+# Those after 40 were certain and wrong: numbers that begin elsewhere, a lone norm or vector, a module with one match.
+SEEDS = [*range(40), 43, 79, 212, 221, 271]
+
 
 def test_nothing_wrong_is_certain():
     """Whatever the names of the two sides and what is missing on them, no tensor gets another one with certainty."""
     wrong, certain = [], 0
-    for seed in range(60):
+    for seed in SEEDS:
         pair = random_pair(seed)
         source, target = ({name: np.broadcast_to(0.0, shape) for name, shape in side.items()} for side in pair[:2])
         for step in infer(target, source).steps:
@@ -17,4 +20,4 @@ def test_nothing_wrong_is_certain():
             if step.certain and pair.truth.get(step.target) != step.source:
                 wrong.append((seed, step.source, step.target, step.reason))
     assert wrong == []
-    assert certain > 200
+    assert certain > 100

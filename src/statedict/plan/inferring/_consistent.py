@@ -41,9 +41,11 @@ def contradicted(
     """
     partners = _partners([*pairs, *doubtful])
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
-    wrong |= _twisted(pairs)
+    wrong |= _twisted([*pairs, *doubtful])
     if not complete:
-        wrong |= _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
+        wrong |= (
+            _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
+        )
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
@@ -81,7 +83,7 @@ def _partners(pairs: Sequence[Pair]) -> tuple[_Partners, _Partners]:
 
 def _paths(name: str) -> list[str]:
     """Return a name and the modules above it; in `layer_1_mlp.weight`, the number ends the name of a module, too."""
-    return list({name: None} | {path: None for path in parents(name) if path} | {path: None for path in _ends(name)})
+    return list({name: None} | {path: None for path in parents(name) if path} | dict.fromkeys(_ends(name)))
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -100,7 +102,7 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
 
 def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
     """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
-    found: dict[tuple[Pair, Pair], dict[Pair, list[Pair]]] = {}
+    found: dict[tuple[Pair, Pair], dict[tuple[str, ...], list[Pair]]] = {}
     for pair in pairs:
         for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
             families = _series(both[0]), _series(both[1])
@@ -129,7 +131,11 @@ def _scattered(pairs: Sequence[Pair]) -> set[Pair]:
             counts = votes[_series(one), _series(other)]
             own = counts[one, other]
             if all(
-                any(key[side] == (one, other)[side] and count >= own for key, count in counts.items() if key != (one, other))
+                any(
+                    key[side] == (one, other)[side] and count >= own
+                    for key, count in counts.items()
+                    if key != (one, other)
+                )
                 for side in (0, 1)
             ):
                 wrong.add(pair)
@@ -183,7 +189,11 @@ def _tokens(name: str) -> list[str]:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> set[str]:
-    return {word for word in one if any(word == each or not word.isdecimal() and alike(word, each) >= 0.6 for each in other)}
+    return {
+        word
+        for word in one
+        if any(word == each or (not word.isdecimal() and alike(word, each) >= 0.6) for each in other)
+    }
 
 
 def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
@@ -205,14 +215,15 @@ def _lacking(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
 
 
 def _fewer(shapes: Shapes) -> set[str]:
+    """Return the tensors in a numbered module of which another one has more tensors of this shape."""
     counts: dict[str, Counter[object]] = {}
     for name, shape in shapes.items():
         for path in _paths(name):
             counts.setdefault(path, Counter())[shape and bare_shape(shape)] += 1
     most: dict[object, int] = {}
     for path, counted in counts.items():
-        for shape, count in counted.items():
-            most[pattern(path), shape] = max(count, most.get((pattern(path), shape), 0))
+        for kind, count in counted.items():
+            most[pattern(path), kind] = max(count, most.get((pattern(path), kind), 0))
     return {
         name
         for name, shape in shapes.items()

@@ -67,8 +67,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     place = {name: number for number, name in enumerate(shapes)}
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
-    ours, theirs = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
-    turned = any(shape[::-1] in theirs for shape in ours)
+    rest, wanting = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
+    turned = any(shape[::-1] in wanting for shape in rest)
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
     matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
     rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
@@ -140,17 +140,17 @@ def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
 
 
 def _convention(source: Entries, target: Entries) -> bool | None:
-    """Whether matrices are transposed, by the shapes that only one side has, or that have another count there."""
+    """Whether matrices are transposed, by the shapes that only one side has; None if these do not show it."""
     ours, theirs = inventory(source), inventory(target)
     turned = [shape for shape in ours if ours[shape] != theirs[shape]]
     if not turned:
         return None if all(ours[shape] == ours[shape[::-1]] for shape in ours) else False
-    return True if any(ours[shape] == theirs[shape[::-1]] for shape in turned) else None
+    return True if any(not theirs[shape] and ours[shape] == theirs[shape[::-1]] for shape in turned) else None
 
 
-def _squares(matches: list[Matched], shapes: Shapes, turned: bool) -> list[Matched]:
+def _squares(matches: list[Matched], shapes: Shapes, any_turned: bool) -> list[Matched]:
     """Transpose the square matrices that are likely to be stored so; none of them is certain."""
-    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes, turned).items():
+    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes, any_turned).items():
         how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
         matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches
@@ -174,7 +174,8 @@ def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[l
     equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
     singles = [match for match in matches if len(match.sources) == len(match.targets) == 1]
     certain, unsure = (
-        [(m.sources[0], m.targets[0]) for m in singles if m.reason.certain is is_certain] for is_certain in (True, False)
+        [(m.sources[0], m.targets[0]) for m in singles if m.reason.certain is is_certain]
+        for is_certain in (True, False)
     )
     contrary = contradicted(certain, sides, complete=rivals == [[], []], doubtful=unsure)
     contrary |= _misnumbered(matches, sides)

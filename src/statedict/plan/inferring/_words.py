@@ -59,7 +59,8 @@ def alike(one: str, other: str) -> float:
     one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
     if one == other:
         return 1.0
-    if len(one) >= 6 and other.isalpha() and other.endswith(one):  # self_attention and SelfAttention are written selfattention, too
+    # self_attention is written selfattention, too
+    if (len(one) >= 6 or one == "attn") and other.isalpha() and other.endswith(one):
         return 0.8
     if one[0] != other[0] or "-" in one + other:
         return 0.0
