@@ -2,7 +2,7 @@
 
 `python -m tests.integrations.ranks DIRECTORY NAME:KIND[:STEP] …`: each is a training of two ranks in DIRECTORY/NAME that
 resumes what is there. KIND: `ddp`, `fsdp`, or `stalls` (DDP, see Stalls). With a STEP it ends after this step; with a STEP
-and `!`, SIGKILL ends rank 1 in the middle of the save of this step. What each rank ends with is printed as JSON, a line for
+and `!`, SIGKILL ends rank 1 in the save of this step, or right after it. What each rank ends with is printed as JSON, a line for
 each training that is not killed. Exit code 1 where a rank failed.
 """
 
@@ -74,12 +74,16 @@ def train(kind, directory, end, kill_at):
                 seen.append(batch.tolist())
                 step += 1
                 if step % 4 == 0:
-                    if step == kill_at and dist.get_rank() == 1:
+                    killed = step == kill_at and dist.get_rank() == 1
+                    if killed:
                         delay = random.SystemRandom().uniform(0, took)
-                        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+                        timer.start()
                     began = time.perf_counter()
                     manager.save(step, epoch=number, model=model, optimizer=optimizer, loader=loader)
                     took = time.perf_counter() - began
+                    if killed:  # the save was faster than the one before
+                        timer.join()
                 if step == end:
                     return None
     tensors = [*model.parameters(), *(each["exp_avg_sq"] for each in optimizer.state.values())]
