@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from statedict.errors import LoadError
+from statedict.errors import LoadError, MissingDependencyError
 from statedict.state import Patterns, arguments, raw_values
 
 from . import _arrays, _sources
 
 if TYPE_CHECKING:
-    from statedict.plan import LoadReport, Plan
+    from statedict.plan import LoadReport, Plan, Proposal
     from statedict.state import CastKind
     from statedict.tree import Cast, Host, JointLoad, Outcome, Rules
 
@@ -299,13 +299,28 @@ def _advise(
         except Exception:  # noqa: BLE001  # hooks may raise anything, which must not hide why the load was refused
             return False
 
-    report.advise(works, fixed, {path: tensor_info(raw_values(state)) for path, state in resolved.others.items()})
+    roots = {path: tensor_info(raw_values(state)) for path, state in resolved.others.items()}
+    report.advise(works, fixed, roots, [] if "into" in fixed else _known(module))
     if on_meta and load_module(module, resolved, replace(trial, assign=True)).ok:
         text = (
             f"{on_meta:,} of {len(report.missing):,} missing names are in the source, but the model's tensors are on the "
             "meta device, without memory (or call model.to_empty(device=…) first)"
         )
         report.suggestions.insert(0, Suggestion(text, call_text({**fixed, "assign": True}), on_meta))
+
+
+def _known(module: Any) -> list[Proposal]:
+    """Propose the conversion that transformers makes, if the module is one of its models."""
+    from statedict import maps
+    from statedict.plan import Proposal
+
+    if not any(kind.__module__ == "transformers.modeling_utils" for kind in type(module).__mro__):
+        return []
+    try:
+        names = maps.conversion(module)
+    except MissingDependencyError:  # before version 5, transformers converts in other ways
+        return []
+    return [Proposal("transformers converts its files when it loads them; this does the same", {"rename": names})]
 
 
 def refuse(report: LoadReport, kind: str, strict: bool) -> None:

@@ -2,8 +2,8 @@
 
 `python -m tests.integrations.ranks DIRECTORY NAME:KIND[:STEP] …`: each is a training of two ranks in DIRECTORY/NAME that
 resumes what is there. KIND: `ddp`, `fsdp`, or `stalls` (DDP, see Stalls). With a STEP it ends after this step; with a STEP
-and `!`, SIGKILL ends rank 1 in the save of this step, or right after it. What each rank ends with is printed as JSON, a line for
-each training that is not killed. Exit code 1 where a rank failed.
+and `!`, SIGKILL ends rank 1 in the save of this step, or right after it. What each rank ends with is printed as JSON, a
+line for each training that is not killed. Exit code 1 where a rank failed.
 """
 
 import json

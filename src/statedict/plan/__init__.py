@@ -16,7 +16,7 @@ from .names._near_misses import near_pattern
 from .names._resolve import Resolved, SpecOf
 from .names._rule import Rule
 from .names._wrappers import pair
-from .reports._attempt import call_text, tensor_info
+from .reports._attempt import Proposal, call_text, tensor_info
 from .reports._report import Adapted, LoadReport
 from .reports._report_text import error_text
 from .reports._suggest import Suggestion
@@ -26,7 +26,7 @@ from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
     "METHODS", "POLICIES", "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap",
-    "LoadReport", "Mismatch", "Mismatched", "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step",
-    "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate", "match", "merge", "near_pattern",
+    "LoadReport", "Mismatch", "Mismatched", "Plan", "Policy", "Problem", "Proposal", "Resolved", "Rule", "SpecOf",
+    "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate", "match", "merge", "near_pattern",
     "numbers", "pair", "tensor_info",
 ]  # fmt: skip

@@ -22,6 +22,10 @@ def network(prefix="", layers=12, parts=("attn.q", "attn.k", "mlp"), classes=10)
     return state | {f"{prefix}head.weight": np.zeros((classes, 4)), f"{prefix}head.bias": np.zeros(classes)}
 
 
+def named(prefix, state):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
 def report(source, target=None, **options):
     return match(source, network() if target is None else target, **options).report()
 
@@ -197,6 +201,24 @@ def test_the_one_change_that_would_fix_most(source, options, call):
 def test_a_sub_module_is_suggested():
     """If the source is a part of the model, the suggestion names the sub-module."""
     assert "into='backbone'" in report(network(), network("backbone.")).suggestions[0].call
+
+
+def test_one_name_of_tied_parameters_is_enough():
+    """What is tied to a parameter that is loaded is neither allowed to be missing nor counted as lost."""
+    weight = np.zeros((10, 4))
+    target = {"backbone.embed.weight": weight, "backbone.head.weight": weight, "backbone.positions": np.zeros(3)}
+    calls = {"": "allow_missing='backbone.positions'", "backbone.": "into='backbone', allow_missing='positions'"}
+    for prefix, call in calls.items():
+        source = {"backbone.embed.weight".removeprefix(prefix): weight}
+        assert [one.call for one in report(source, target).suggestions] == [f"load_state_dict(model, source, {call})"]
+
+
+def test_no_change_loses_what_another_one_gains():
+    """If one part of a source needs a prefix and another a rule, the first is not excluded to load the second."""
+    text, head = {f"layers.{i}.weight": np.zeros(4) for i in range(3)}, {"head.weight": np.zeros((2, 4))}
+    source = network("vision.") | named("language.model.", text) | named("language.", head)
+    target = network("model.vision.") | named("model.language.", text) | head
+    assert not any("include=" in one.call for one in report(source, target).suggestions)
 
 
 @pytest.mark.parametrize(

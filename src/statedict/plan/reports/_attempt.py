@@ -5,6 +5,7 @@ An Attempt holds shapes and dtypes, not tensors: a report that is kept must not 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from statedict.state import dtype as find_dtype
 from ..operations._specs import Shape, shape_of, spec_of
 
 if TYPE_CHECKING:
+    from .._plan import Plan
     from ._report import LoadReport
 
 
@@ -62,6 +64,7 @@ class Attempt:
         options: the arguments that were given, without default values.
         fixed: the arguments that select source and target, which every call must repeat.
         roots: descriptions of other state dicts of the source, by path.
+        tied: the slots that are tied, each with a number of what it is tied to.
         call: returns the text of a suggested call.
     """
 
@@ -70,6 +73,7 @@ class Attempt:
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tied: Mapping[str, int] = field(default_factory=dict)
     call: Callable[..., str] = call_text
     _reports: dict[str, LoadReport | None] = field(default_factory=dict, repr=False)
 
@@ -119,9 +123,19 @@ class Attempt:
         given = self.roots[more["root"]] if "root" in more else self.given
         slots = below(self.slots, more["into"]) if "into" in more else self.slots
         try:
-            return match(given, slots, **planned).report(advised=False)
+            plan = match(given, slots, **planned)
         except (StateDictError, ValueError):
             return None
+        return plan.report(advised=False) if not self.tied else self._with_ties(plan, more.get("into"))
+
+    def _with_ties(self, plan: Plan, into: str | None) -> LoadReport:
+        """Return the report of a plan for a model with tied parameters: one name fills all."""
+        tied = self.tied if into is None else below(self.tied, into)
+        filled = {tied[step.target] for step in plan.steps if step.target in tied}
+        shared = [name for name in plan.missing if tied.get(name) in filled]
+        report = plan.report(missing=[name for name in plan.missing if name not in set(shared)], advised=False)
+        report.loaded += shared
+        return report
 
 
 _PLANNED = ("include", "exclude", "rename", "mismatched", "dtype")
@@ -134,6 +148,8 @@ def attempt(
 
     Tensors that were loaded under their own names are known to fit, so their shapes are not looked up.
     """
+    counted = Counter(map(id, slots.values()))
+    tied = {name: id(value) for name, value in slots.items() if counted[id(value)] > 1 and shape_of(value) is not None}
     fitting = dict.fromkeys(loaded, _FITTING)
     same = {name: _FITTING for name in given if name in fitting}
     given = {**given, **same} if same else given
@@ -141,7 +157,7 @@ def attempt(
     inside = {str(name): value for name, value in given.items() if isinstance(value, Mapping)}
     inside |= {f"{a}/{b}": v for a, value in list(inside.items()) for b, v in value.items() if isinstance(v, Mapping)}
     roots = {path: tensor_info(value) for path, value in inside.items()}
-    return Attempt(tensor_info(given), tensor_info(slots), options, roots=roots)
+    return Attempt(tensor_info(given), tensor_info(slots), options, roots=roots, tied=tied)
 
 
 def tensor_info(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +185,8 @@ def _literal(name: str, value: Any) -> str:
     from ..names._keymap import KeyMap
 
     if isinstance(value, KeyMap):
+        if type(value).__repr__ is not KeyMap.__repr__:
+            return repr(value)
         value = [str(rule) for rule in value.rules]
     if name == "rename" and isinstance(value, str) and '"' not in value and "\\" not in value and value.isprintable():
         return f'"{value}"'

@@ -7,7 +7,7 @@ the same way. The further attributes do not change that.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import isfinite
@@ -17,7 +17,7 @@ from statedict.state import Cast, Patterns, matcher
 
 from ..operations._specs import Shape
 from ..tensors._step import Mismatch
-from ._attempt import Attempt
+from ._attempt import Attempt, Proposal
 from ._suggest import Suggestion, Works, suggest
 
 
@@ -136,12 +136,18 @@ class LoadReport(tuple[list[str], list[str]]):
         attempt, self.attempt = self.attempt, None
         return [] if attempt is None or self.ok else suggest(self, attempt)
 
-    def advise(self, works: Works, fixed: Mapping[str, Any], roots: Mapping[str, Mapping[str, Any]]) -> None:
-        """Find the suggestions now, and try each with `works`; `fixed` and `roots` are those of an Attempt."""
+    def advise(
+        self,
+        works: Works,
+        fixed: Mapping[str, Any],
+        roots: Mapping[str, Mapping[str, Any]],
+        known: Sequence[Proposal] = (),
+    ) -> None:
+        """Find the suggestions now, and try each with `works` (see `suggest`); `fixed` and `roots` are an Attempt's."""
         if self.attempt is not None and not self.ok:
             attempt, self.attempt = self.attempt, None
             attempt = replace(attempt, fixed=fixed, roots={**attempt.roots, **roots})
-            self.__dict__["suggestions"] = suggest(self, attempt, works)
+            self.__dict__["suggestions"] = suggest(self, attempt, works, known)
 
     def allowing(self, *, missing: Patterns = (), unexpected: Patterns = ()) -> LoadReport:
         """Return the report with the missing and unexpected names that match these patterns moved to `allowed`.

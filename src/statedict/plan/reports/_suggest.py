@@ -42,8 +42,16 @@ class Suggestion(NamedTuple):
     solves: int
 
 
-def suggest(report: LoadReport, attempt: Attempt, works: Works = lambda arguments: True) -> list[Suggestion]:
-    """Return calls that would load everything, the best first. Each was tried; `works` tries one with its arguments."""
+def suggest(
+    report: LoadReport, attempt: Attempt, works: Works = lambda arguments: True, known: Sequence[Proposal] = ()
+) -> list[Suggestion]:
+    """Return calls that would load everything, the best first. Each was tried; `works` tries one with its arguments.
+
+    Nothing else is suggested if one of the `known` proposals works: they do not guess.
+    """
+    found = list(_working(known, report, attempt, works))
+    if found:
+        return found
     openings = list(_openings(report, attempt))
     foreseen = attempt()
     if foreseen is not None and foreseen.ok:
@@ -85,7 +93,7 @@ def _completed(change: Proposal, before: LoadReport, attempt: Attempt) -> Propos
         more = step(now, attempt, arguments)
         merged = None if more is None else Attempt({}, {}, arguments).arguments(more.arguments)
         then = None if merged is None else attempt(**merged)
-        if more is None or merged is None or then is None or _problems(then) >= _problems(now):
+        if more is None or merged is None or then is None or _problems(then) >= _problems(now) or _is_less(then, now):
             useless = step
             continue
         if step is not _another_rule or len(then.loaded) > len(now.loaded):
@@ -98,6 +106,11 @@ def _is_better(now: LoadReport, before: LoadReport, change: Proposal) -> bool:
     """Whether more tensors are loaded, and none is lost."""
     kept = not before.loaded if "into" in change.arguments else set(before.loaded) <= set(now.loaded)
     return kept and len(now.loaded) + len(now.mismatched) > len(before.loaded) + len(before.mismatched)
+
+
+def _is_less(then: LoadReport, now: LoadReport) -> bool:
+    """Whether fewer tensors would be loaded."""
+    return len(then.loaded) < len(now.loaded)
 
 
 def _problems(report: LoadReport) -> int:
