@@ -1,4 +1,4 @@
-"""Weights stored in parts: weight norm, spectral norm, pruning, PyTorch's parametrizations, LoRA.
+"""Weights stored in parts: weight norm, spectral norm, pruning, PyTorch's parametrizations, LoRA, torchao's files.
 
 The weight is computed from its parts, so a part must not be loaded as the weight, even if the shapes are equal. Parts are
 recognised by their names and by the names next to them:
@@ -7,6 +7,7 @@ recognised by their names and by the names next to them:
     weight_orig with weight_mask, or weight_u    pruning, spectral norm
     parametrizations.weight.…                    torch.nn.utils.parametrize
     lora_A…, lora_B… (any name lora_…)           LoRA: the low-rank matrices added to the weight
+    _weight_qdata with _weight_scale …           a quantised weight in torchao's safetensors files
     base_layer.weight                            the weight that LoRA adapts: in the only other child next to `lora_…`
 """
 
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 _SUFFIX = re.compile(r"(.+)_(g|v|orig|mask|u)\Z")
 _PARAMETRIZED = re.compile(r"(|.*\.)parametrizations\.([^.]+)\..+")
+_QUANTISED = "_qdata"
 _LORA = re.compile(r"(|.*\.)lora_[^.]*(?:\..*)?\Z")
 
 
@@ -41,7 +43,7 @@ def parts_of(names: Collection[str]) -> dict[str, WeightPart]:
             suffixes.setdefault(found[1], set()).add(found[2])
         if "lora_" in name and (found := _LORA.match(name)):
             adapted[found[1]] = set()
-    parts = {name: WeightPart(whole) for name in names if (whole := _whole(name, suffixes))}
+    parts = {name: WeightPart(whole) for name in names if (whole := _whole(name, suffixes))} | _quantised(names)
     return parts | (_bases(names, adapted, parts) if adapted else {})
 
 
@@ -61,7 +63,12 @@ def notes_on_parts(
     """
     theirs, ours = _by_whole(parts, unexpected, missing), _by_whole(slots, missing, unexpected)
     notes = []
-    if theirs:
+    quantised = {whole: some for whole, some in theirs.items() if any(name.endswith(_QUANTISED) for name in some)}
+    if quantised:
+        notes.append(
+            f"{_named(quantised)} stored in parts by torchao: load from the file's path, because this source lacks its metadata"
+        )
+    elif theirs:
         notes.append(f"{_named(theirs)} stored in parts in the source: merge the parts into one weight before saving")
     if ours:
         notes.append(
@@ -85,6 +92,19 @@ def _belongs(suffix: str, present: Collection[str]) -> bool:
     if "orig" in present:
         return suffix != "g" and len(present) > 1
     return suffix in ("g", "v") and {"g", "v"} <= set(present)
+
+
+def _quantised(names: Collection[str]) -> dict[str, WeightPart]:
+    """Return the parts of tensors that torchao took apart: `a._weight_qdata`, and all that begin with `a._weight_`."""
+    wholes: dict[str, str] = {}
+    for name in names:
+        above, dot, last = name.rpartition(".")
+        if last.startswith("_") and last.endswith(_QUANTISED):
+            wholes[f"{above}{dot}{last.removesuffix(_QUANTISED)}_"] = f"{above}{dot}{last[1:].removesuffix(_QUANTISED)}"
+    if not wholes:
+        return {}
+    stems = {name: [name[: mark.end()] for mark in re.finditer("_", name)] for name in names}
+    return {name: WeightPart(wholes[stem]) for name, some in stems.items() for stem in some if stem in wholes}
 
 
 def _bases(
