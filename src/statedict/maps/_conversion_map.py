@@ -47,7 +47,7 @@ class ConversionMap(KeyMap):
         """Return the rules for the tensors with these names, as a KeyMap that can be printed and saved."""
         renamed: dict[str, str] = {}
         converted: dict[str, _Conversion] = {}
-        for name in sorted(names, key=_module("transformers.core_model_loading").dot_natural_key):
+        for name in sorted(names, key=_in_number_order):
             new, pattern, converter = self._found(name)
             if new not in self._slots:
                 continue
@@ -159,6 +159,11 @@ def _module(name: str) -> Any:
     except ImportError as error:
         needed_for = "reading the conversions of transformers (5 or later)"
         raise MissingDependencyError("transformers>=5", needed_for=needed_for) from error
+
+
+def _in_number_order(name: str) -> list[tuple[int, str]]:
+    """Return a sort key by which expert 2 is before expert 10, as transformers sorts them."""
+    return [(len(part) if part.isdecimal() else 0, part) for part in name.split(".")]
 
 
 def _spaced(numbers: Sequence[int]) -> str:

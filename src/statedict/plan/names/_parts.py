@@ -66,7 +66,7 @@ def notes_on_parts(
     quantised = {whole: some for whole, some in theirs.items() if any(name.endswith(_QUANTISED) for name in some)}
     if quantised:
         notes.append(
-            f"{_named(quantised)} stored in parts by torchao: load from the file's path, because this source lacks its metadata"
+            f"{_named(quantised)} stored in parts by torchao: load from the file's path, as this source lacks its metadata"
         )
     elif theirs:
         notes.append(f"{_named(theirs)} stored in parts in the source: merge the parts into one weight before saving")
