@@ -141,12 +141,6 @@ def conversion(model: Any) -> ConversionMap:
     transformers; MapError, when it is applied, for an operation that only transformers can do.
 
     Source: `transformers.conversion_mapping.get_model_conversion_mapping`.
-
-    >>> from transformers import ViTConfig, ViTModel
-    >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    >>> model = ViTModel(ViTConfig(**sizes, image_size=4, patch_size=2))
-    >>> conversion(model)("encoder.layer.0.attention.attention.query.weight") in model.state_dict()
-    True
     """
     if not isinstance(model, _module("transformers").PreTrainedModel):
         raise TypeError(f"the conversions of transformers are for its own models, not for a {type(model).__name__}")
