@@ -98,7 +98,7 @@ class Scan:
 def _names(m: Machine, c: Columns, second: int, last: int) -> list[str] | None:
     """Return the names of a run, without that of its first record; None if the machine must read them."""
     gap = c.gaps[second]
-    if any(c.split[second:last]) and not (m.stack[:-2] if gap == ONE else m.marks and m.marks[-1]):
+    if any(c.split[second:last]) and not (len(m.stack) > 2 if gap == ONE else m.marks and m.marks[-1]):
         return None
     if gap == TEXT:
         return _texts(m, c.texts[second:last], c.lengths[second:last])
