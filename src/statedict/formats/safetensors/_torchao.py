@@ -130,7 +130,7 @@ def _dtype(tensor: Flattened, parts: Mapping[str, Leaf]) -> DType:
 
 def _shape(tensor: Flattened, parts: Mapping[str, Leaf]) -> tuple[int, ...]:
     """Return the shape outside: an attribute, or that of the data, of which two elements of 4 bits share a byte."""
-    shape = tensor.attributes.get("shape")
+    shape: Any = tensor.attributes.get("shape")
     is_short = isinstance(shape, list) and len(shape) <= LIMITS.dimensions
     if is_short and all(type(extent) is int and extent >= 0 for extent in shape):
         return tuple(shape)
