@@ -13,6 +13,7 @@ import statedict
 from statedict.cli import main
 from statedict.errors import LoadError
 from statedict.formats import with_torchao_tensors
+from statedict.formats.safetensors import _torchao
 
 BF16 = {"_type": "torch.dtype", "_data": "bfloat16"}
 KWARGS = {"_type": "QuantizeTensorToInt8Kwargs", "_data": {"granularity": {"_type": "PerRow", "_data": {"dim": -1}}}}
@@ -59,6 +60,7 @@ def test_parts_are_with_torchao_tensors_for_a_load(tmp_path):
     [
         ("Int4Tensor", {"shape": [2, 6]}, (2, 6)),
         ("Int4Tensor", {"shape": ["a"]}, (2, 3)),
+        ("Int4Tensor", {"shape": [1 << 62] * 3000}, (2, 3)),
         ("NVFP4Tensor", {"orig_dtype": BF16}, (2, 6)),
         ("MXTensor", {"elem_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"}}, (2, 6)),
     ],
@@ -82,6 +84,22 @@ def test_other_metadata_is_only_text(entry, tmp_path):
     """What torchao would not have written is not interpreted."""
     with statedict.open(written(tmp_path / "a.safetensors", entry)) as checkpoint:
         assert with_torchao_tensors(checkpoint.state_dict()) is checkpoint.state_dict()
+
+
+@pytest.mark.parametrize("names", [5, True, 1.5, None, "0.weight", {"0.weight": 1}, [[1], None]])
+def test_a_list_of_names_that_is_not_one(names, tmp_path):
+    """A file of other software, which has other metadata under the same key, opens."""
+    with statedict.open(written(tmp_path / "a.safetensors", names=names)) as checkpoint:
+        assert with_torchao_tensors(checkpoint.state_dict()) is checkpoint.state_dict()
+
+
+def test_each_entry_is_parsed_once(monkeypatch):
+    """A name that is listed again costs nothing."""
+    texts = {"tensor_names": json.dumps(["0.weight"] * 1000), "0.weight": json.dumps(INT8)}
+    parsed = []
+    monkeypatch.setattr(_torchao, "_json", lambda text: parsed.append(text) or json.loads(text))
+    assert list(_torchao.flattened(texts)) == ["0.weight"]
+    assert len(parsed) == 2
 
 
 def test_a_plain_model_refuses_them(tmp_path):

@@ -44,7 +44,11 @@ def flattened(metadata: Mapping[str, str] | None) -> dict[str, Flattened]:
     if not metadata or NAMES not in metadata:
         return {}
     names = _json(metadata[NAMES])
-    entries = {name: _json(metadata[name]) for name in names or () if isinstance(name, str) and name in metadata}
+    if not isinstance(names, list):
+        return {}
+    # Each name once: an entry is parsed for each of them.
+    known = dict.fromkeys(name for name in names if isinstance(name, str) and name in metadata)
+    entries = {name: _json(metadata[name]) for name in known}
     found = {name: _flattened(name, entry) for name, entry in entries.items() if isinstance(entry, dict)}
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -126,8 +130,9 @@ def _dtype(tensor: Flattened, parts: Mapping[str, Leaf]) -> DType:
 
 def _shape(tensor: Flattened, parts: Mapping[str, Leaf]) -> tuple[int, ...]:
     """Return the shape outside: an attribute, or that of the data, of which two elements of 4 bits share a byte."""
-    shape = tensor.attributes.get("shape")
-    if isinstance(shape, list) and all(type(extent) is int and extent >= 0 for extent in shape):
+    shape: Any = tensor.attributes.get("shape")
+    is_short = isinstance(shape, list) and len(shape) <= LIMITS.dimensions
+    if is_short and all(type(extent) is int and extent >= 0 for extent in shape):
         return tuple(shape)
     *rest, last = parts.get("qdata", next(iter(parts.values()))).spec.shape or (1,)
     is_packed = tensor.kind == "NVFP4Tensor" or tensor.attributes.get("elem_dtype") == FP4

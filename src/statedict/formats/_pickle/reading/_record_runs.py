@@ -53,6 +53,7 @@ class Scan:
 
     Attributes:
         stop: the end of the window.
+        patience: after this many records that it has not found, the window is scanned again.
         function: the opcode that pushes the function.
         numbers: the index of each record in the columns, by its offset.
     """
@@ -60,14 +61,15 @@ class Scan:
     def __init__(self, stop: int, patience: int) -> None:
         self.stop = stop
         self.patience = patience
+        self.misses = 0
         self.function = b""
         self.numbers: dict[int, int] = {}
         self.columns = Columns(*([] for _ in Columns._fields))
 
     def missed(self) -> bool:
         """Count a record that the scan should have found; return whether to scan again."""
-        self.patience -= 1
-        return self.patience == 0
+        self.misses += 1
+        return self.misses == self.patience
 
     def use(self, m: Machine, at: int) -> int:
         """Replace the function on the stack by the leaf of the record at `at`, and read the rest of its run.
@@ -98,7 +100,7 @@ class Scan:
 def _names(m: Machine, c: Columns, second: int, last: int) -> list[str] | None:
     """Return the names of a run, without that of its first record; None if the machine must read them."""
     gap = c.gaps[second]
-    if any(c.split[second:last]) and not (m.stack[:-2] if gap == ONE else m.marks and m.marks[-1]):
+    if any(c.split[second:last]) and not (len(m.stack) > 2 if gap == ONE else m.marks and m.marks[-1]):
         return None
     if gap == TEXT:
         return _texts(m, c.texts[second:last], c.lengths[second:last])
