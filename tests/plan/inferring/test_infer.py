@@ -199,6 +199,7 @@ CONVERSIONS = [
     ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
     ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
     ({"a.w": (4, 3, 1), "b.w": (3, 4, 1)}, {"x.w": (3, 4, 1), "y.w": (4, 3, 1)}, "a.{*p} -> y.{*p}", False),
+    ({"text_projection": (3, 3)}, {"text_projection.weight": (3, 3)}, "text_projection -> text_projection.weight | transpose", False),
     ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},
