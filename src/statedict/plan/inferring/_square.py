@@ -36,7 +36,7 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None], any_t
 
 
 def _one_weight(one: Converted) -> bool:
-    """Whether only one side calls it a weight, or a kernel: kernels and parameters of their own are usually (inputs, outputs)."""
+    """Whether only one side calls it a weight, or a kernel: other parameters are usually (inputs, outputs)."""
     *_, (_, *last) = _places(one)
     said = [words(name)[-1:] for name in last]
     return any(said.count((word,)) == 1 for word in ("weight", "kernel"))
