@@ -96,7 +96,7 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
 
 
 def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
-    """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
+    """Return the pairs in layers that correspond neither one to one nor in order, for the same tensor of each layer."""
     found: dict[tuple[Pair, Pair], dict[tuple[str, ...], list[Pair]]] = {}
     for pair in pairs:
         for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
@@ -114,7 +114,7 @@ def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
 
 
 def _scattered(pairs: Sequence[Pair]) -> set[Pair]:
-    """Return the pairs whose layers have at least as much in common with other layers, on both sides."""
+    """Return the pairs in two layers each of which has as many tensors, or more, in another layer of the other side."""
     votes: dict[Pair, Counter[Pair]] = {}
     both = {pair: [*product(*(filter(_numbered, _paths(name)) for name in pair))] for pair in pairs}
     for layers in both.values():
@@ -154,7 +154,7 @@ def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
 
 
 def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return the pairs of a tensor in a layer, a numbered module with more than a linear layer has, with one outside."""
+    """Return the pairs of which one name is in a layer (a numbered module of several tensors) and the other is not."""
     sizes = [Counter(path for name in side for path in _paths(name)) for side in sides]
 
     def inside(name: str, counts: Counter[str]) -> bool:
