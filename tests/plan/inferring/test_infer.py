@@ -199,6 +199,7 @@ CONVERSIONS = [
     ({"norm.w": (4, 3)}, {"ln.w": (3, 4)}, "norm.w -> ln.w | transpose", True),
     ({"norm.w": (4, 3, 1, 1)}, {"ln.w": (4, 3)}, "norm.w -> ln.w | reshape 4 3", True),
     ({"a.w": (4, 3, 1), "b.w": (3, 4, 1)}, {"x.w": (3, 4, 1), "y.w": (4, 3, 1)}, "a.{*p} -> y.{*p}", False),
+    ({"out_proj": (3, 3)}, {"out_proj.weight": (3, 3)}, "out_proj -> out_proj.weight | transpose", False),
     ({"norm.w": (3, 4, 5)}, {"ln.w": (5, 3, 4)}, "norm.w -> ln.w | permute 2 0 1", True),
     (
         {"a": {"qkv": {"w": (6, 3)}}},
@@ -210,6 +211,12 @@ CONVERSIONS = [
         {"b": {"k": {"w": (2, 4)}, "q": {"w": (4, 4)}, "v": {"w": (2, 4)}, "o": {"w": (4, 4)}}},
         {"a": {"in_proj_w": (8, 4), "out_proj": {"w": (4, 4)}}},
         "b.{q,k,v}.w -> a.in_proj_w | cat 0 4 2 2",
+        False,
+    ),
+    (
+        {"m": {"q": {"w": (2, 3)}, "k": {"w": (2, 3)}, "v": {"w": (2, 3)}, "act": {"w": (6, 3)}}},
+        {"m": {"relu": {"w": (6, 3)}, "query_key_value": {"w": (6, 3)}}},
+        "m.{q,k,v}.w -> m.query_key_value.w | cat 0 2 2 2",
         False,
     ),
     (

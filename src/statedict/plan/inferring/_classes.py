@@ -194,13 +194,13 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
     if len(ours) == 1 == len(theirs):
         return [(0, 0, SIMILAR)]
     likeness = _likeness(ours, theirs, context)
-    said = _Said(ours, theirs, context)
+    evidence = _NameEvidence(ours, theirs, context)
     rows, columns = set(range(len(ours))), set(range(len(theirs)))
     found: dict[int, int] = {}
     certain: dict[int, int] = {}
     while rows and columns and (best := _clear(likeness, rows, columns)):
         rivals = {*range(len(ours))} - certain.keys(), {*range(len(theirs))} - {*certain.values()}
-        certain |= {row: column for row, column in best.items() if said.tells(row, column, *rivals)}
+        certain |= {row: column for row, column in best.items() if evidence.distinguishes(row, column, *rivals)}
         found |= best
         rows -= best.keys()
         columns -= set(best.values())
@@ -218,8 +218,8 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
     return similar + [(a, b, ORDER) for a, b in [*ordered.items(), *left]]
 
 
-class _Said:
-    """What the names say: which words of each member are in the name of each member of the other side.
+class _NameEvidence:
+    """Which words and corresponding modules above them each member has in common with each of the other side.
 
     A word that all members of the other side have does not count.
     """
@@ -241,8 +241,8 @@ class _Said:
                 same = [(x, y) for x in said[0][a] for y in said[1][b] if alike(x, y) >= 0.6]
                 self._sets[-1].append((both | {x for x, _ in same}, both | {y for _, y in same}))
 
-    def tells(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
-        """Whether all that the names say for another pair of one of these two, they say for this pair, and more."""
+    def distinguishes(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
+        """Whether these two have more in common than either has with any rival, and all that it has in common with it."""
         ours, theirs = self._sets[row][column]
         return all(ours > self._sets[row][other][0] for other in columns - {column}) and all(
             theirs > self._sets[other][column][1] for other in rows - {row}

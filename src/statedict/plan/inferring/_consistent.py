@@ -16,13 +16,11 @@ from statedict.state import parents
 
 from ..operations._specs import Shape
 from ._classes import LAYER
-from ._nodes import bare_shape, numbers, pattern
-from ._words import ORDINALS, agree, alike, distinctive, telling, words
+from ._nodes import numbers, pattern
+from ._words import ORDINALS, alike, distinctive, words
 
 Pair = tuple[str, str]
 Shapes = Mapping[str, Shape | None]
-# More tensors of one shape in one module are not compared with each other.
-_MOST = 96
 _PROJECTIONS = ("query", "key", "value", "output")
 
 
@@ -43,16 +41,13 @@ def contradicted(
     wrong = {pair for pair in pairs if _divided(pair, partners) or _crossed(pair)}
     wrong |= _twisted([*pairs, *doubtful])
     if not complete:
-        wrong |= (
-            _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides) | _lacking(pairs, sides)
-        )
+        wrong |= _scattered([*pairs, *doubtful]) | _single(pairs, sides) | _renamed(pairs, sides)
     below: dict[Pair, list[Pair]] = {}
     for pair in pairs:
         for both in product(_paths(pair[0]), _paths(pair[1])):
             below.setdefault(both, []).append(pair)
     for layers, ordered in _equal_layers(partners[0], sides, complete):
         wrong |= set(_differing(layers, ordered, below))
-    wrong |= _outdone(pairs, partners[0], sides)
     return wrong
 
 
@@ -101,7 +96,7 @@ def _divided(pair: Pair, partners: tuple[_Partners, _Partners]) -> bool:
 
 
 def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
-    """Return the pairs in numbered modules of which none is in one only: 1 in 1 and 2, and 2 in 2 and 3."""
+    """Return the pairs in layers that correspond neither one to one nor in order, for the same tensor of each layer."""
     found: dict[tuple[Pair, Pair], dict[tuple[str, ...], list[Pair]]] = {}
     for pair in pairs:
         for both in product(*(filter(_numbered, _paths(name)) for name in pair)):
@@ -119,7 +114,7 @@ def _twisted(pairs: Sequence[Pair]) -> set[Pair]:
 
 
 def _scattered(pairs: Sequence[Pair]) -> set[Pair]:
-    """Return the pairs whose layers have at least as much in common with other layers, on both sides."""
+    """Return the pairs in two layers each of which has as many tensors, or more, in another layer of the other side."""
     votes: dict[Pair, Counter[Pair]] = {}
     both = {pair: [*product(*(filter(_numbered, _paths(name)) for name in pair))] for pair in pairs}
     for layers in both.values():
@@ -146,56 +141,6 @@ def _numbered(path: str) -> bool:
     return bool(numbers(path.rpartition(".")[2]))
 
 
-def _outdone(pairs: Sequence[Pair], partners: Mapping[str, list[str]], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return the pairs of which a name has more in common with another of the same shape, in the same modules."""
-    beside = [_beside(side) for side in sides]
-    wrong = set()
-    for pair in pairs:
-        found = ((one, p) for one in _paths(pair[0])[1:] for p in partners.get(one, ()) if p in _paths(pair[1]))
-        if _better(pair, next(found, ("", "")), sides, beside):
-            wrong.add(pair)
-    return wrong
-
-
-def _better(
-    pair: Pair, both: Pair, sides: tuple[Shapes, Shapes], beside: Sequence[Mapping[object, Sequence[str]]]
-) -> bool:
-    """Whether another tensor of the same shape in these two modules has all words in common that a pair has, and more."""
-    shapes = [shape and bare_shape(shape) for shape in (sides[0][pair[0]], sides[1][pair[1]])]
-    rivals = [side.get(key, ()) for side, key in zip(beside, zip(both, shapes))]
-    if max(map(len, rivals)) > _MOST:
-        return False
-    said = [_tokens(name[len(path) :]) for name, path in zip(pair, both)]
-    for side in (0, 1):
-        own = _common(said[side], said[1 - side])
-        others = (_tokens(name[len(both[1 - side]) :]) for name in rivals[1 - side] if name != pair[1 - side])
-        if any(own < _common(said[side], other) for other in others):
-            return True
-    return False
-
-
-def _beside(shapes: Shapes) -> dict[object, list[str]]:
-    """Return the names of each shape in each module."""
-    found: dict[object, list[str]] = {}
-    for name, shape in shapes.items():
-        for path in ("", *_paths(name)[1:]):
-            found.setdefault((path, shape and bare_shape(shape)), []).append(name)
-    return found
-
-
-def _tokens(name: str) -> list[str]:
-    """Return the telling words of a name, and the numbers that belong to a word, as in `norm1`."""
-    return [*telling(words(name)), *re.findall(r"(?<=[a-z])\d+|(?<=[a-z]_)\d+", name)]
-
-
-def _common(one: Sequence[str], other: Sequence[str]) -> set[str]:
-    return {
-        word
-        for word in one
-        if any(word == each or (not word.isdecimal() and alike(word, each) >= 0.6) for each in other)
-    }
-
-
 def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
     """Return the pairs in modules that have other names, although the other side has a module of that name."""
     sizes = [Counter(path for name in side for path in _paths(name) if not numbers(path)) for side in sides]
@@ -208,32 +153,8 @@ def _renamed(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
     return {(old, new) for old, new in pairs if said(old) != said(new)}
 
 
-def _lacking(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return the pairs whose names do not agree, in modules that have fewer tensors of a shape than those beside them."""
-    fewer = [_fewer(side) for side in sides]
-    return {pair for pair in pairs if not agree(*pair) and (pair[0] in fewer[0] or pair[1] in fewer[1])}
-
-
-def _fewer(shapes: Shapes) -> set[str]:
-    """Return the tensors in a numbered module of which another one has more tensors of this shape."""
-    counts: dict[str, Counter[object]] = {}
-    for name, shape in shapes.items():
-        for path in _paths(name):
-            counts.setdefault(path, Counter())[shape and bare_shape(shape)] += 1
-    most: dict[object, int] = {}
-    for path, counted in counts.items():
-        for kind, count in counted.items():
-            most[pattern(path), kind] = max(count, most.get((pattern(path), kind), 0))
-    return {
-        name
-        for name, shape in shapes.items()
-        for path in _paths(name)[1:]
-        if counts[path][shape and bare_shape(shape)] < most[pattern(path), shape and bare_shape(shape)]
-    }
-
-
 def _single(pairs: Sequence[Pair], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return the pairs of a tensor in a layer, a numbered module with more than a linear layer has, with one outside."""
+    """Return the pairs of which one name is in a layer (a numbered module of several tensors) and the other is not."""
     sizes = [Counter(path for name in side for path in _paths(name)) for side in sides]
 
     def inside(name: str, counts: Counter[str]) -> bool:

@@ -63,22 +63,31 @@ def _parts_of(wholes: Sequence[Node], candidates: Sequence[Node]) -> Iterator[tu
     for node in candidates:
         if node.entries[0].shape:
             groups.setdefault(_key(node, node.entries[0].shape), []).append(node)
+    waiting: dict[tuple[_Key, int, bool], list[Node]] = {}
     for whole in wholes:
         shape = whole.entries[0].shape
-        for turned in (
-            (False, True) if len(shape) == 2 and shape[0] != shape[1] else (False,) if len(shape) in (1, 2) else ()
-        ):
+        for turned in (False, True) if len(shape) == 2 and shape[0] != shape[1] else (False,):
             of = shape[::-1] if turned else shape
-            group = groups.get(_key(whole, of), [])
-            if len(group) > _MANY:
-                continue
-            made = _chosen(of[0], [node for node in group if node.entries[0].shape[0] < of[0]])
-            if made:
-                parts, sizes = made
-                for node in parts:
-                    group.remove(node)
-                yield whole.path, tuple(node.path for node in parts), " ".join(map(str, sizes)), turned
-                break
+            if len(shape) in (1, 2):
+                waiting.setdefault((_key(whole, of), of[0], turned), []).append(whole)
+    done = set()
+    for (key, total, turned), some in waiting.items():
+        group = groups.get(key, [])
+        some = [whole for whole in some if whole.path not in done] if len(group) <= _MANY else []
+        while some and (made := _chosen(total, [node for node in group if node.entries[0].shape[0] < total])):
+            parts, sizes = made
+            whole = max(some, key=lambda whole: _common(whole, parts))
+            some.remove(whole)
+            done.add(whole.path)
+            for node in parts:
+                group.remove(node)
+            yield whole.path, tuple(node.path for node in parts), " ".join(map(str, sizes)), turned
+
+
+def _common(whole: Node, parts: Sequence[Node]) -> int:
+    """Count the words of a tensor that its parts have, too."""
+    said = {word for node in parts for word in words(node.path)}
+    return sum(any(alike(word, other) >= 0.6 for other in said) for word in words(whole.path))
 
 
 def _key(node: Node, shape: Shape) -> _Key:

@@ -59,8 +59,8 @@ JOINED = Reason(
 )
 STACKED = Reason("numbered tensors stacked into one", "check that they are in the order of their numbers in the stack")
 _OUTPUTS = "compare the outputs of both models: the shape of a square matrix does not show whether it is transposed"
-TURNED = Reason("square matrices, transposed like the other matrices near them", _OUTPUTS)
-NOT_TURNED = Reason("square matrices, not transposed, like most matrices near them; but some are transposed", _OUTPUTS)
+TURNED = Reason("square matrices, probably transposed, as matrices near them are or names suggest", _OUTPUTS)
+NOT_TURNED = Reason("square matrices, probably not transposed, as most matrices near them are not", _OUTPUTS)
 UNMERGED = Reason(
     "the base weight of a LoRA layer, without the change that LoRA adds",
     "merge the LoRA into it if you need the change",

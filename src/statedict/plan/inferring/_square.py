@@ -21,7 +21,8 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None], any_t
 
     The shape of a square matrix does not show it, but models that store matrices as (inputs, outputs) do so for all of
     them, except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module
-    are.
+    are. A parameter of its own (CLIP's `text_projection`) is used as `x @ parameter`, which is the transpose of the weight
+    of a linear layer.
     """
     votes: dict[_Place, Counter[bool]] = {}
     for one in made:
@@ -31,13 +32,14 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None], any_t
                 votes.setdefault(place, Counter())[turned] += 1
     any_turned |= any(counted[True] for counted in votes.values())
     asked = (number for number, one in enumerate(made) if _is_matrix(one, shapes) and _is_square(one, shapes))
-    return {number: _likely(made[number], votes) for number in asked if any_turned or _is_kernel(made[number])}
+    return {number: _likely(made[number], votes) for number in asked if any_turned or _one_weight(made[number])}
 
 
-def _is_kernel(one: Converted) -> bool:
-    """Whether one side calls it a kernel: TensorFlow's are (inputs, outputs)."""
+def _one_weight(one: Converted) -> bool:
+    """Whether only one side calls it a weight, or a kernel: other parameters are usually (inputs, outputs)."""
     *_, (_, *last) = _places(one)
-    return last.count("kernel") == 1
+    said = [words(name)[-1:] for name in last]
+    return any(said.count((word,)) == 1 for word in ("weight", "kernel"))
 
 
 def _is_matrix(one: Converted, shapes: Mapping[str, Shape | None]) -> bool:
@@ -49,7 +51,7 @@ def _is_square(one: Converted, shapes: Mapping[str, Shape | None]) -> bool:
 
 
 def _likely(one: Converted, votes: Mapping[_Place, Counter[bool]]) -> bool:
-    near = next((votes[place] for place in _places(one) if place in votes), Counter({True: _is_kernel(one)}))
+    near = next((votes[place] for place in _places(one) if place in votes), Counter({True: _one_weight(one)}))
     return near[True] > near[False]
 
 
