@@ -1,5 +1,6 @@
 """The command line as a whole: documented, quick, and never a traceback for a user's mistake."""
 
+import gc
 import os
 import re
 import subprocess
@@ -117,6 +118,17 @@ def test_as_a_module():
     """`python -m statedict` is the same app."""
     done = subprocess.run([sys.executable, "-m", "statedict", "--version"], capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"statedict \d+\.\d+\S*\n", done.stdout)
+
+
+def test_the_garbage_collector_of_another_program_is_left_alone(call, tmp_path):
+    """`main` with arguments runs inside of another program, whose threshold for garbage collection it does not change."""
+    np.save(tmp_path / "a.npy", np.zeros(2))
+    before = gc.get_threshold()
+    call("inspect", str(tmp_path / "a.npy"))
+    assert gc.get_threshold() == before
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0])); from statedict.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "100000"
 
 
 UNNEEDED = {

@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # In a pipe on Windows, the encoding lacks most of the characters that names can have.
         sys.stdout.reconfigure(errors="backslashreplace")
-    gc.set_threshold(GARBAGE)
+    if arguments is None:  # this process only runs this program
+        gc.set_threshold(GARBAGE)
     app(args=None if arguments is None else list(arguments), prog_name="statedict")
 
 
@@ -117,7 +118,7 @@ def app() -> None:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
-# New objects before a search for garbage in cycles. With Python's default, 700, the searches take a fifth of the time for
+# New objects before a search for garbage in cycles. With Python's default, 700, the searches take a sixth of the time for
 # 100,000 names ("Many names" in docs/performance.md).
 GARBAGE = 100_000
 # The exit code that a shell reports for a program ended by SIGPIPE.

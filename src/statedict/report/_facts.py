@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import isfinite, prod
@@ -31,11 +32,9 @@ def tensors(state: StateDict) -> list[Fact]:
     bytes of a tied tensor are counted only for the tensor that it is tied to.
     """
     leaves = dict(state.leaves())
-    table = rows_of(list(leaves.values()))
-    if table is not None:
-        # Rows of a table do not share memory; the storage of each would take longer than the rest of its fact.
-        kinds = [_strided(kind.spec, kind.location) for kind in table.kinds]
-        return [{"name": name, **kinds[which]} for name, which in zip(leaves, table.which)]
+    rows = _rows(leaves)
+    if rows is not None:
+        return rows
     firsts: dict[Any, str] = {}
     facts = []
     for name, leaf in leaves.items():
@@ -61,6 +60,24 @@ def tensors(state: StateDict) -> list[Fact]:
                 fact |= {"class": str(leaf.facts["class"]).replace(":", "."), "parts": list(leaf.parts)}
         facts.append(fact)
     return facts
+
+
+def _rows(leaves: Mapping[str, Any]) -> list[Fact] | None:
+    """Return the facts of tensors that are all different rows of tables of different sources; None otherwise.
+
+    Such tensors do not share memory; the storage of each would take longer than the rest of its fact.
+    """
+    if set(map(type, leaves.values())) != {Leaf}:
+        return None
+    groups: defaultdict[Any, list[Leaf]] = defaultdict(list)
+    for leaf in leaves.values():
+        groups[leaf.table].append(leaf)
+    tables = [table for group in groups.values() if (table := rows_of(group)) is not None]
+    if len({id(table.source) for table in tables}) < len(groups):
+        return None
+    facts = [[_strided(kind.spec, kind.location) for kind in table.kinds] for table in tables]
+    found = {key: map(kinds.__getitem__, table.which) for key, table, kinds in zip(groups, tables, facts)}
+    return [{"name": name, **next(found[leaf.table])} for name, leaf in leaves.items()]
 
 
 def _strided(spec: Spec, location: str) -> Fact:

@@ -8,7 +8,7 @@ interned number.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from statedict.state import spans
@@ -75,8 +75,11 @@ def _sign(node: _Node, kinds: Sequence[Hashable], known: dict[Hashable, int]) ->
     node.signature = known.setdefault(content, len(known))
 
 
-def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
+def _groups(nodes: list[_Node]) -> list[tuple[str, list[_Node]]]:
     """Return the children of equal nodes in groups: a label, and the equal children with this label."""
+    if len(nodes[0].children) < 2:
+        return [(label, [node.children[label] for node in nodes]) for label in nodes[0].children]
+    groups = []
     found: dict[Hashable, list[str]] = {}
     for label, child in nodes[0].children.items():
         numbered = NUMBERED.fullmatch(label)
@@ -86,15 +89,16 @@ def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
         if len(labels) > 1:
             stem = shown[: len(shown) - len(NUMBERED.fullmatch(shown)[2])]  # type: ignore[index]  # as it was keyed
             shown = f"{stem}{{{spans(sorted(int(label[len(stem) :]) for label in labels))}}}"
-        yield shown, [node.children[label] for node in nodes for label in labels]
+        groups.append((shown, [node.children[label] for node in nodes for label in labels]))
+    return groups
 
 
 def _add_rows(rows: list[Row], label: str, nodes: list[_Node], depth: int) -> None:
     """Add the rows of one group of equal nodes; a module with only one child shares its row."""
-    below = list(_groups(nodes))
+    below = _groups(nodes)
     while nodes[0].which is None and len(below) == 1:
         inner, nodes = below[0]
-        label, below = f"{label}.{inner}", list(_groups(nodes))
+        label, below = f"{label}.{inner}", _groups(nodes)
     which = tuple(node.which for node in nodes if node.which is not None)
     rows.append(Row(depth, label, len(nodes), nodes[0].nbytes * len(nodes), which))
     for inner, group in below:

@@ -343,6 +343,21 @@ def test_the_error_uses_the_loaders_words():
     assert said.count(text) == 1
 
 
+def test_equal_reasons_share_a_line():
+    """Errors that differ only in the name, which is in quotes, are one line with the first name and those of the others."""
+    lossy = [f'"layers.{n}.weight": casting complex64 would lose values' for n in range(12)]
+    found = LoadReport(errors=[*lossy, '"head": casting float64 would lose values', "hook: no", "hook: no"])
+    lines = error_text("Net", found).splitlines()
+    assert lines[1:5] == [
+        f"\t{lossy[0]} (the same for 11 more: layers.{{1…11}}.weight)",
+        '\t"head": casting float64 would lose values',
+        "\thook: no",
+        "",
+    ]
+    assert str(found).count("casting complex64") == 1
+    assert found.errors.count("hook: no") == 2
+
+
 def test_thousands_of_keys_are_cut():
     """PyTorch's line of all keys is cut after fifty; the report has them all."""
     found = LoadReport([f"k{i}" for i in range(9000)], [])

@@ -109,8 +109,9 @@ def weight_map(index: Any, file: str) -> dict[str, str]:
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict):
         raise FormatError("the index has no valid weight_map from tensor names to file names", file=file)
+    plain = set(filter(is_plain_name, {shard for shard in places.values() if isinstance(shard, str)}))
     for name, shard in places.items():
-        if not isinstance(shard, str) or not is_plain_name(shard):
+        if not isinstance(shard, str) or shard not in plain:
             raise FormatError(
                 f"the index places it in {shard!r}, which is not a plain file name"[:400], file=file, member=name
             )
@@ -137,15 +138,15 @@ def _indexed(
     owners = {shard: _owners(state) for shard, state in states.items()}
     values: dict[str, Any] = {}
     for name, shard in places.items():
-        path = os.path.join(folder, shard)
         if shard in failed:
-            values[name] = _absent(name, path, failed[shard])
+            values[name] = _absent(name, os.path.join(folder, shard), failed[shard])
         elif name in states[shard]:
             values[name] = states[shard][name]
         elif name in owners[shard]:
             owner = owners[shard][name]
             values[owner] = states[shard][owner]
         else:
+            path = os.path.join(folder, shard)
             raise FormatError("the index places it in this shard, which does not contain it", file=path, member=name)
     values |= _tied_names(values, states)
     lost = Counter(shard for shard in places.values() if shard in failed)

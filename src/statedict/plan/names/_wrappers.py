@@ -58,7 +58,9 @@ def bare(name: str, wrappers: Collection[str] = WRAPPERS) -> str:
     >>> bare("module._orig_mod.layers.0._checkpoint_wrapped_module.weight")
     'layers.0.weight'
     """
-    if "mod" not in name:  # a quick test: every wrapper contains these letters, most names do not
+    if (
+        "mod." not in name and "module." not in name
+    ):  # a quick test: every wrapper ends so, and is not the last component
         return name
     *path, last = name.split(".")
     return ".".join([part for part in path if part not in wrappers] + [last])

@@ -75,7 +75,7 @@ def _sections(report: LoadReport, refused: bool) -> list[Section]:
             "unexpected", report.unexpected_keys, lambda names: _shape(report, names[0]), report.shapes.get, _PROBLEMS
         ),
         _misfits("mismatched", report.mismatched, _PROBLEMS),
-        listed("other errors", [] if refused else _other_errors(report), _PROBLEMS, 4 * LINE),
+        listed("other errors", [] if refused else _one_of_each(_other_errors(report)), _PROBLEMS, 4 * LINE),
         _misfits("skipped (the model's values are kept)", report.skipped, _OTHERS),
         _with_text("adapted", [(one.name, one.how) for one in report.adapted]),
         _with_text("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
@@ -138,6 +138,27 @@ def _other_errors(report: LoadReport) -> list[str]:
     return [e for e in report.errors if not (e.startswith(start) and e[len(start) :].partition(":")[0] in listed)]
 
 
+def _one_of_each(errors: Sequence[str]) -> list[str]:
+    """Return the first of the errors that are equal except for the name in quotes, each with the names of the others.
+
+    >>> _one_of_each([f'"layers.{n}.weight": casting would lose values' for n in range(12)])
+    ['"layers.0.weight": casting would lose values (the same for 11 more: layers.{1…11}.weight)']
+    """
+    alike: dict[tuple[str, str], dict[str, str]] = {}
+    for error in errors:
+        before, _, rest = error.partition('"')
+        name, _, after = rest.partition('"')
+        alike.setdefault((before, after), {}).setdefault(name, error)
+    return [next(iter(known.values())) + _same(list(known)[1:]) for known in alike.values()]
+
+
+def _same(names: Sequence[str]) -> str:
+    """Return a text that names the other tensors to which an error applies."""
+    groups = [group.text for group in fold(names)]
+    cut = ", …" if len(groups) > _OTHERS else ""
+    return f" (the same for {len(names):,} more: {', '.join(groups[:_OTHERS])}{cut})" if names else ""
+
+
 # PyTorch lists every key on one line; here the number is limited. The report has all of them.
 _MOST = 50
 
@@ -152,7 +173,7 @@ def error_text(class_name: str, report: LoadReport) -> str:
      '\\tUnexpected key(s) in state_dict: "b". ']
     """
     problems = [_keys("Missing", report.missing_keys), _keys("Unexpected", report.unexpected_keys)]
-    problems += report.errors or [_mismatch(one) for one in report.mismatched]
+    problems += _one_of_each(report.errors) or [_mismatch(one) for one in report.mismatched]
     shown = [printable(problem) for problem in problems if problem]
     if len(shown) > _MOST:
         shown[_MOST:] = [f"… and {len(shown) - _MOST:,} more"]
