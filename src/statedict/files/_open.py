@@ -54,7 +54,7 @@ class LocalFile:
             raise _not_regular(self.name, status.st_mode)
         self.size = status.st_size
         self._opened = _stamp(status)
-        self._mapped: memoryview | None = None
+        self._mapped: mmap.mmap | bytearray | None = None
 
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
@@ -83,9 +83,11 @@ class LocalFile:
     def mapped(self) -> memoryview:
         if self._mapped is None:
             self.check_unchanged()
-            found = mmap.mmap(self._descriptor(), self.size, access=mmap.ACCESS_COPY) if self.size else bytearray()
-            self._mapped = memoryview(found)
-        return self._mapped
+            self._mapped = (
+                mmap.mmap(self._descriptor(), self.size, access=mmap.ACCESS_COPY) if self.size else bytearray()
+            )
+        # Not a view that threads share: without the GIL, slicing it in several threads releases it (Python 3.14).
+        return memoryview(self._mapped)
 
     def lease(self, until: ExitStack) -> Callable[[], bool] | None:
         return lease(self._descriptor(), until)

@@ -33,7 +33,7 @@ class RecordingFile:
         self.name = name
         self.size = len(data)
         self.log: list[Reading] = [] if log is None else log
-        self._data: memoryview | None = memoryview(data)
+        self._data: bytes | None = data
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return bytes(self._part(offset, nbytes))
@@ -64,9 +64,10 @@ class RecordingFile:
             problem = f"{nbytes:,} bytes are needed here, but the file has only {self.size:,}"
             raise OutsideFileError(problem, file=self.name, offset=offset)
         self.log.append(Reading(self.name, offset, nbytes))
-        return data[offset : offset + nbytes]
+        # Not a view that threads share: without the GIL, slicing it in several threads releases it (Python 3.14).
+        return memoryview(data)[offset : offset + nbytes]
 
-    def _require_open(self) -> memoryview:
+    def _require_open(self) -> bytes:
         if self._data is None:
             raise ValueError(f"{self.name} has been closed; open it again")
         return self._data
