@@ -45,9 +45,10 @@ def test_from_pipe_to_pipe(model):
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_any_name_is_printed(tmp_path, encoding):
+def test_any_name_is_printed(tmp_path, monkeypatch, encoding):
     """Characters that the output's encoding does not have are escaped: in a pipe on Windows, that is most of them."""
     statedict.save({"层.é": np.ones(3, np.float32)}, tmp_path / "model.pt")
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have it
     command, environment = [*PROGRAM, "inspect", tmp_path / "model.pt"], {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")

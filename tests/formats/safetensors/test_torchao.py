@@ -32,8 +32,9 @@ def written(path, entry=INT8, names=("0.weight", "0.bias"), **others):
     return path
 
 
-def test_inspect_says_what_the_parts_are(tmp_path, capsys):
+def test_inspect_says_what_the_parts_are(tmp_path, capsys, monkeypatch):
     """One line names the tensor, its class and its parts; the entries of single tensors are not printed."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have it
     with pytest.raises(SystemExit):
         main(["inspect", str(written(tmp_path / "a.safetensors", format="pt"))])
     shown = capsys.readouterr().out
