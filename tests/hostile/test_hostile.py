@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,8 @@ TOLD = {**damage.TOLD, **meanings.TOLD, **proportion.TOLD}
 ROOT = Path(__file__).parents[2]
 # Processor time in units of `tests.cost.yardstick`, so that slow machines do not count: the costliest cases take 16.
 UNITS, UNITS_A_MEGABYTE = 30, 5
-FLOOR = 64 << 20
+# Objects are larger without the GIL.
+FLOOR = (80 if sysconfig.get_config_var("Py_GIL_DISABLED") else 64) << 20
 ALL = [pytest.param(group, case, id=case.name) for group, cases in GROUPS.items() for case in cases]
 
 
