@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("only_on"):
         if system not in mark.args:
             pytest.skip(f"only on {' and '.join(mark.args)}")
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 # Examples are the same in each run, so that none fails by chance; `make explore` (`--hypothesis-profile explore`) draws new

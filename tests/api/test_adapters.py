@@ -1,7 +1,6 @@
 """Adapters of PEFT: loaded into its models, merged into their base without a model, and extracted. PEFT is the oracle."""
 
 import json
-import os
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +12,7 @@ from statedict.errors import LoadError, MergeError
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("environment")]
 
 CONFIG = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
 KINDS = {
@@ -29,15 +28,6 @@ KINDS = {
     "embedding": {"target_modules": ["embed_tokens", "o_proj"]},
     "saved modules": {"modules_to_save": ["lm_head", "norm"]},
 }
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def llama(dtype=torch.float32, **more):

@@ -1,6 +1,5 @@
 """The conversions of transformers as a KeyMap, against `from_pretrained`, with folders that `save_pretrained` wrote."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +11,7 @@ from statedict.errors import LoadError, MapError
 transformers = pytest.importorskip("transformers", minversion="5")
 torch = pytest.importorskip("torch")
 loading = pytest.importorskip("transformers.core_model_loading")
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("environment")]
 
 
 SIZES = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -130,6 +120,19 @@ def test_what_only_transformers_can_do(monkeypatch):
         MapError, match=r"transformers converts tensors to 'c' by PermuteForRope; use its from_pretrained"
     ):
         made.rename({"a": A})
+
+
+def test_tensors_that_the_rules_do_not_expect(tmp_path):
+    """A load is refused for its own reason, without this suggestion, if an expert is a scalar; with it, by a MapError."""
+    model = MODELS["experts"]()
+    model.save_pretrained(tmp_path)
+    state = statedict.load(tmp_path)
+    state |= {name: torch.tensor(1.0) for name in state if name.endswith(("gate_proj.weight", "up_proj.weight"))}
+    with pytest.raises(LoadError) as refused:
+        statedict.load_state_dict(model, state)
+    assert "maps.conversion(model)" not in str(refused.value)
+    with pytest.raises(MapError, match="rules of transformers do not apply"):
+        statedict.load_state_dict(model, state, rename=maps.conversion(model))
 
 
 def test_an_expert_that_is_missing(tmp_path):

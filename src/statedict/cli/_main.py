@@ -100,11 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ...
     SystemExit: 2
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # In a pipe on Windows, the encoding lacks most of the characters that names can have.
-        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments is None:  # this process only runs this program
         gc.set_threshold(GARBAGE)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # In a pipe on Windows, the encoding lacks most of the characters that names can have.
+            sys.stdout.reconfigure(errors="backslashreplace")
     app(args=None if arguments is None else list(arguments), prog_name="statedict")
 
 

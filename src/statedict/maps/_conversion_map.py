@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from statedict.errors import MapError, MissingDependencyError
+from statedict.errors import MapError, MissingDependencyError, StateDictError
 from statedict.plan import KeyMap, Resolved, SpecOf
 
 
@@ -40,8 +40,17 @@ class ConversionMap(KeyMap):
         return {name: name for name in names}
 
     def resolve(self, names: Mapping[str, str], spec: SpecOf) -> Resolved:
-        """Apply the rules for these names. Raises MapError for an operation that only transformers can do."""
-        return self.rules_for(names, lambda name: spec(names[name])).resolve(names, spec)
+        """Apply the rules for these names. Raises MapError if that is not possible."""
+        try:
+            rules = self.rules_for(names, lambda name: spec(names[name]))
+        except StateDictError:
+            raise
+        except Exception as error:
+            # It is from transformers' code, or the tensors do not have the dimensions that its rules expect.
+            found = f"{type(error).__name__}: {error}"
+            reason = f"the rules of transformers do not apply ({found}); use its from_pretrained"
+            raise MapError("conversion", None, reason) from error
+        return rules.resolve(names, spec)
 
     def rules_for(self, names: Any, spec: SpecOf) -> KeyMap:
         """Return the rules for the tensors with these names, as a KeyMap that can be printed and saved."""

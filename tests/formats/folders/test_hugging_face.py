@@ -1,25 +1,14 @@
 """Folders of models of transformers and diffusers: written here and opened there, and the other way round."""
 
-import os
-
 import pytest
 
 import statedict
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("environment")]
 NAMES = ["model.safetensors", "pytorch_model.bin"]
 SIZES = [None, 6000]
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def small(kind, config, **sizes):

@@ -1,7 +1,5 @@
 """Folders that the frameworks themselves write, compared with what is in memory. Each test needs its framework."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -10,16 +8,7 @@ from statedict import formats
 
 torch = pytest.importorskip("torch")
 # Importing and running a framework warns of many things.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def environment():
-    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("environment")]
 
 
 def trained(seed=0):

@@ -1,5 +1,7 @@
 """Weights that are kept in parts: the parts are recognised, and none is offered as the weight."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -110,6 +112,18 @@ def test_any_names_are_taken(names):
     parts = parts_of(names)
     assert set(parts) <= set(names)
     assert all(may_match(name, name, parts, parts) for name in names)
+
+
+def test_a_long_name_costs_its_length():
+    """A name of which each character could end the name of a tensor is not copied once for each."""
+    names = ["_x_qdata", "_" * 20_000]
+    tracemalloc.start()
+    try:
+        assert parts_of(names).keys() == {"_x_qdata"}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_part_is_reported_once():

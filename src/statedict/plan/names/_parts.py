@@ -14,6 +14,7 @@ recognised by their names and by the names next to them:
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -101,10 +102,12 @@ def _quantised(names: Collection[str]) -> dict[str, WeightPart]:
         above, dot, last = name.rpartition(".")
         if last.startswith("_") and last.endswith(_QUANTISED):
             wholes[f"{above}{dot}{last.removesuffix(_QUANTISED)}_"] = f"{above}{dot}{last[1:].removesuffix(_QUANTISED)}"
-    if not wholes:
-        return {}
-    stems = {name: [name[: mark.end()] for mark in re.finditer("_", name)] for name in names}
-    return {name: WeightPart(wholes[stem]) for name, some in stems.items() for stem in some if stem in wholes}
+    in_order = sorted(names) if wholes else []
+    return {
+        name: WeightPart(wholes[stem])
+        for stem in sorted(wholes)
+        for name in in_order[bisect_left(in_order, stem) : bisect_left(in_order, f"{stem}\U0010ffff")]
+    }
 
 
 def _bases(
