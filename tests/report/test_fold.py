@@ -33,6 +33,11 @@ def test_equal_layers_are_one_row():
     ]
 
 
+def test_sizes_are_added_up():
+    """The bytes of a row are the sum over its tensors, also where equal kinds have different sizes."""
+    assert fold(["l.0.w", "l.1.w"], ["float32"] * 2, [8, 0]) == [Row(0, "l.{0,1}.w", 2, 8, (0, 1))]
+
+
 def test_layers_that_differ_stay_apart():
     """A layer with another kind or name is not folded into its neighbours."""
     names = [f"layers.{i}.w" for i in (0, 1, 3, 4)]

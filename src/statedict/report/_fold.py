@@ -100,6 +100,6 @@ def _add_rows(rows: list[Row], label: str, nodes: list[_Node], depth: int) -> No
         inner, nodes = below[0]
         label, below = f"{label}.{inner}", _groups(nodes)
     which = tuple(node.which for node in nodes if node.which is not None)
-    rows.append(Row(depth, label, len(nodes), nodes[0].nbytes * len(nodes), which))
+    rows.append(Row(depth, label, len(nodes), sum([node.nbytes for node in nodes]), which))
     for inner, group in below:
         _add_rows(rows, inner, group, depth + 1)
