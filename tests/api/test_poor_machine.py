@@ -19,6 +19,8 @@ from statedict.files import CHECKSUMS, _file
 from statedict.files import system
 
 assert CHECKSUMS == "zlib"
+compiled = np._core._multiarray_umath
+assert not any(compiled.__cpu_features__[name] for name in compiled.__cpu_dispatch__)
 assert system.processors() == _file.THREADS == 1 or not hasattr(os, "sched_setaffinity")
 fast, slow = sys.argv[1:]
 with statedict.open(fast) as checkpoint:
