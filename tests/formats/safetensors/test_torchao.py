@@ -95,7 +95,7 @@ def test_a_list_of_names_that_is_not_one(names, tmp_path):
 
 
 def test_a_part_of_two_tensors_is_refused(tmp_path):
-    """`0.w` with the part `x_q` and `0.w_x` with the part `q` would be one tensor in the file: both names are in the error."""
+    """`0.w` with the part `x_q` and `0.w_x` with the part `q` would be one tensor of the file: the error has both names."""
     entries = {"0.w": ["x_q"], "0.w_x": ["q"]}
     texts = {name: json.dumps({**INT8, "_tensor_data_names": roles}) for name, roles in entries.items()}
     path = tmp_path / "a.safetensors"

@@ -167,7 +167,9 @@ def _wrong_numbers(key: Any, wanted: Expected, value: Any) -> list[str]:
     if wanted.is_complex is None or dtype is None or dtype.is_complex == wanted.is_complex:
         return []
     here = "complex" if wanted.is_complex else "real"
-    return [f"its {key!r} must be {here}, like the parameter, but the saved state has {str(dtype).removeprefix('torch.')}"]
+    return [
+        f"its {key!r} must be {here}, like the parameter, but the saved state has {str(dtype).removeprefix('torch.')}"
+    ]
 
 
 def _unknown(value: Any) -> str | None:
