@@ -187,7 +187,8 @@ def _judged(ready: _Ready, objects: Mapping[str, Any], not_here: Mapping[str, li
             own = given.get("allow_unexpected", ())
             options[name] = {**given, "allow_unexpected": [*([own] if isinstance(own, str) else own), *elsewhere]}
         report = ready.reports[name].allowing(unexpected=elsewhere)
-        _loading.refuse(report, type(value).__name__, given.get("strict", True))
+        how = f"Pass such arguments to resume() as options={{{name!r}: {{…}}}}"
+        _loading.refuse(report, f"{type(value).__name__} ({name!r})", given.get("strict", True), how)
     return ready._replace(options=options)
 
 
