@@ -323,12 +323,16 @@ def _known(module: Any) -> list[Proposal]:
     return [Proposal("transformers converts its files when it loads them; this does the same", {"rename": names})]
 
 
-def refuse(report: LoadReport, kind: str, strict: bool) -> None:
-    """Raise LoadError if this report says that a load into an object of class `kind` has failed."""
+def refuse(report: LoadReport, kind: str, strict: bool, how: str = "") -> None:
+    """Raise LoadError if this report says that a load into an object of class `kind` has failed.
+
+    `how` says how to make the suggested calls, if `load_state_dict` was not called by the user.
+    """
     if _is_refused(report, strict):
         from statedict.plan import error_text
 
-        raise LoadError(error_text(kind, report), report=report)
+        advice = f"\n  {how}" if how and report.suggestions else ""
+        raise LoadError(error_text(kind, report) + advice, report=report)
 
 
 def _is_refused(report: LoadReport, strict: bool) -> bool:

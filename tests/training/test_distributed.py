@@ -156,6 +156,20 @@ def test_values_that_only_one_rank_has_are_saved(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_stages_of_a_pipeline(tmp_path):
+    """Ranks with different parameters resume their own, and one process all: a name is unexpected if no rank has it."""
+    (answers,) = ranks(tmp_path / "run", "pipeline:plain:2")
+    for answer in answers:
+        unexpected, other_options = answer["told"]
+        assert answer["same"] == [True, True, 8]
+        assert answer["ok"] == [True, True]
+        assert "Unexpected key(s) in state_dict" in unexpected
+        assert "3.weight" in unexpected
+        assert "0.weight" not in unexpected
+        assert "the optimizers of ranks 0 and 1 have other parameters, and parameter groups with other" in other_options
+
+
+@pytest.mark.slow
 def test_four_ranks_save_and_two_resume(tmp_path):
     """DDP's model is saved once, by its bare names; asynchronous saves are waited for, and need no second way."""
     directory = tmp_path / "run"

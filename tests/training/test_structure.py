@@ -126,6 +126,18 @@ def test_a_part_of_a_structure_is_resumed(tmp_path):
             manager.resume(models={"d": model}, options={"models/g": {}})
 
 
+def test_an_object_that_does_not_fit_is_named_with_its_options(tmp_path):
+    """The error of a resume has the object's name, and says where the suggested arguments go; with them it resumes."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1, heads=[torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+        heads = [torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))]
+        with pytest.raises(LoadError, match=r"for Sequential \('heads/1'\):") as raised:
+            manager.resume(heads=heads)
+        assert "into='0'" in str(raised.value)
+        assert str(raised.value).endswith("Pass such arguments to resume() as options={'heads/1': {…}}")
+        assert manager.resume(heads=heads, options={"heads/1": {"into": "0"}}).step == 1
+
+
 @pytest.mark.parametrize("value", [3, "x", {"a": 1}, [1, 2], np.arange(2)], ids=str)
 def test_an_argument_without_a_state_takes_none(tmp_path, value):
     """Plain values are not resumed into, but given back."""

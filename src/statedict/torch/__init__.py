@@ -3,7 +3,7 @@
 from ._install import install, uninstall
 from ._joint_save import joint_save
 from ._random import read_random, write_random
-from ._rank_part import METADATA, RankFile, RankPart, Stored, dump_metadata, join_plans
+from ._rank_part import METADATA, RankFile, RankPart, Stored, dump_metadata, join_groups, join_plans
 from ._sharded import RankState, has_shards, holds_shards, rank_state, ranks
 from ._snapshot import snapshot
 from .audit._find import audit
@@ -29,7 +29,7 @@ from .together._vote import gather, vote
 __all__ = [
     "AuditFinding", "HOST", "Joint", "METADATA", "REVIVED", "RankConnections", "RankFile", "RankPart", "RankState",
     "SharedChecksums", "Stored", "TORCH", "audit", "dump_metadata", "gather", "has_shards", "holds_shards",
-    "install", "join_plans", "joint_optimizer", "joint_save", "load", "maker", "materialize_on",
+    "install", "join_groups", "join_plans", "joint_optimizer", "joint_save", "load", "maker", "materialize_on",
     "module_load_state_dict", "module_state_dict", "optimizer_load_state_dict", "optimizer_state_dict",
     "rank_state", "ranks", "read_optimizer", "read_random", "read_stateful", "revived", "save", "set_attributes",
     "snapshot", "storage_shown", "take", "uninstall", "vote", "write_optimizer", "write_random", "write_stateful",

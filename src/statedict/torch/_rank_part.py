@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 
 METADATA = ".metadata"
+# The parameter groups of an optimizer, and the names of their parameters.
+Groups = Sequence[Mapping[str, Any]]
+GroupNames = Sequence[list[str]]
+_NAMES = ("params", "param_names")
 
 
 class RankPart:
@@ -34,6 +38,7 @@ class RankPart:
         tree: the values: those of the state, or copies of them.
         frozen: the names of the parameters that are not trained.
         copies: the names of values of which every rank has its own.
+        groups: the parameter groups of an optimizer, with the full names of their parameters, as plain values.
         made: the parts of a file that were made of a tensor, by its item. They can be written again while the tensor is the
             same, whatever its elements: an asynchronous save overwrites the copies of the save before. To make them takes
             0.3 ms for each tensor, during which the training's thread cannot run.
@@ -49,6 +54,8 @@ class RankPart:
         live = self._rename(map_tree(state.live, _detached))
         self._planner.set_up_planner(live, is_coordinator=ranks()[0] == 0)
         self._items = frozenset(self._planner.state_dict)
+        groups = live["param_groups"] if isinstance(state.obj, torch.optim.Optimizer) else []
+        self.groups: Groups = map_tree(groups, _plain)
         self.copies = frozenset(self._rename(dict.fromkeys(state.copies)) if state.copies else ())
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
@@ -70,14 +77,20 @@ class RankPart:
         assert self._plan is not None
         return self._plan
 
-    def files(self, plan: SavePlan, rank: int, worth: int) -> list[RankFile]:
-        """Return the files with these items of this rank: the frozen ones have one of their own from `worth` bytes on."""
+    def files(self, plan: SavePlan, rank: int, worth: int, names: GroupNames | None = None) -> list[RankFile]:
+        """Return the files with these items of this rank: the frozen ones have one of their own from `worth` bytes on.
+
+        `names` are those of the parameters of all ranks, by group, if this rank does not have all of them.
+        """
         frozen = [item for item in plan.items if item.index.fqn in self.frozen]
         if sum(item.tensor_storage_size() or 0 for item in frozen) < worth:
             frozen = []
         apart = {item.index for item in frozen}
         rest = [item for item in plan.items if item.index not in apart]
-        values = dict(_flat(self._rename(self.tree), self._items))
+        tree = self._rename(self.tree)
+        if names is not None:
+            tree["param_groups"] = [_with_names(*each) for each in zip(tree["param_groups"], names)]
+        values = dict(_flat(tree, self._items))
         return [
             self._file(items, values, f"__{rank}_{number}.distcp", is_frozen=items is frozen)
             for number, items in enumerate((rest, frozen))
@@ -106,6 +119,14 @@ class RankPart:
         if tensor is not value:
             _, parts = self.made[key] = (value, torch_parts(value))
         return parts
+
+
+def _with_names(group: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    return {**group, **{key: names for key in _NAMES if key in group}}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def _detached(value: Any) -> Any:
@@ -162,6 +183,28 @@ def join_plans(plans: Sequence[SavePlan], copies: Sequence[Collection[str]]) -> 
         raise SaveError(
             _conflict(wanted) or f"the ranks have values that are not parts of one state: {error}"
         ) from error
+
+
+def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
+    """Return the names of the parameters of all ranks, by group; None if all ranks have the same.
+
+    The stages of a pipeline have other parameters than each other. Raises SaveError if their groups have other options.
+    """
+    first, *others = ([group["params"] for group in of_rank] for of_rank in groups)
+    if all(names == first for names in others):
+        return None
+    options = [[_options(group) for group in of_rank] for of_rank in groups]
+    rank = next((rank for rank, of_rank in enumerate(options) if of_rank != options[0]), None)
+    if rank is not None:
+        raise SaveError(
+            f"the optimizers of ranks 0 and {rank} have other parameters, and parameter groups with other options: give "
+            "every rank's optimizer the same groups in the same order, if need be with an empty list of parameters"
+        )
+    return [[*dict.fromkeys(name for group in of_ranks for name in group["params"])] for of_ranks in zip(*groups)]
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in _NAMES}
 
 
 def _conflict(plans: Sequence[SavePlan]) -> str | None:

@@ -39,6 +39,11 @@ def on_all(act: Callable[[], T]) -> T:
     return results[0]
 
 
+def of_all(act: Callable[[], T]) -> list[T]:
+    """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
+    return [act()] if ranks()[1] == 1 else _together(act)
+
+
 def on_any(act: Callable[[], bool]) -> bool:
     """Run `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
 

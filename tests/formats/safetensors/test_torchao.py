@@ -11,7 +11,7 @@ import torch
 
 import statedict
 from statedict.cli import main
-from statedict.errors import LoadError
+from statedict.errors import FormatError, LoadError
 from statedict.formats import with_torchao_tensors
 from statedict.formats.safetensors import _torchao
 
@@ -92,6 +92,19 @@ def test_a_list_of_names_that_is_not_one(names, tmp_path):
     """A file of other software, which has other metadata under the same key, opens."""
     with statedict.open(written(tmp_path / "a.safetensors", names=names)) as checkpoint:
         assert with_torchao_tensors(checkpoint.state_dict()) is checkpoint.state_dict()
+
+
+def test_a_part_of_two_tensors_is_refused(tmp_path):
+    """`0.w` with the part `x_q` and `0.w_x` with the part `q` would be one tensor of the file: the error has both names."""
+    entries = {"0.w": ["x_q"], "0.w_x": ["q"]}
+    texts = {name: json.dumps({**INT8, "_tensor_data_names": roles}) for name, roles in entries.items()}
+    path = tmp_path / "a.safetensors"
+    safetensors.numpy.save_file(
+        {"0._w_x_q": np.ones((2, 3), "i1")}, path, {**texts, "tensor_names": json.dumps([*entries])}
+    )
+    with pytest.raises(FormatError, match=r"gives '0\._w_x_q' to two tensors, '0\.w' and '0\.w_x'"):
+        statedict.load_state_dict(torch.nn.Sequential(torch.nn.Linear(3, 2)), path)
+    assert list(statedict.load(path)) == ["0._w_x_q"]
 
 
 def test_each_entry_is_parsed_once(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from tests.cost import calls
 
 import statedict
+from statedict.errors import UnknownNameError
 from statedict.state import Leaf as Leaf
 from statedict.state import StateDict, Storage, contiguous, dtype
 from statedict.state.mapping import _read_ahead
@@ -120,10 +121,26 @@ def test_changes_while_a_tensor_is_read():
 
     state = state_of(Changing(), 6)
     assert state["t0"][0] == 0
-    with pytest.raises(KeyError, match="t1"):
+    with pytest.raises(UnknownNameError, match="t1"):
         state["t1"]
     assert state["t2"] == 7
     assert list(state) == ["t0", "t2", "t3", "t4", "t5"]
+
+
+def test_a_value_that_is_deleted_while_it_is_read_stays_deleted():
+    """Tensors inside a value (extra state) that another thread deletes meanwhile do not bring its name back."""
+
+    class Deleting(Counting):
+        def read_into(self, reads, **options):
+            super().read_into(reads, **options)
+            del state["extra"]
+
+    state = StateDict({"extra": {"inner": state_of(Deleting(), 1).leaf("t0")}})
+    with pytest.raises(UnknownNameError, match="extra"):
+        state["extra"]
+    assert "extra" not in state
+    with pytest.raises(UnknownNameError, match="extra"):
+        del state["extra"]
 
 
 def test_threads_read_a_state_at_once():

@@ -27,9 +27,7 @@ def trained(model, kind=torch.optim.Adam, **options):
     width = next(model.parameters()).shape[-1]
     for n in range(2):
         optimizer.zero_grad()
-        model(torch.full((3, width), float(n + 1), dtype=next(model.parameters()).dtype)).float().pow(
-            2
-        ).sum().backward()
+        model(torch.full((3, width), float(n + 1), dtype=next(model.parameters()).dtype)).abs().pow(2).sum().backward()
         optimizer.step()
     return optimizer
 
@@ -321,6 +319,26 @@ def test_other_shapes_are_refused():
     ):
         write_optimizer(optimizer, read_optimizer(trained(wider), wider), model=model)
     assert before == bits(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Rprop, torch.optim.SGD], ids=lambda kind: kind.__name__)
+def test_complex_state_fits_complex_parameters_only(kind, tmp_path):
+    """State of a complex parameter for a real one, or the reverse, is refused: `step` would raise, or lose a part."""
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    dtypes = {"real": torch.float32, "complex": torch.complex64}
+    models = {name: nn.Linear(2, 2, dtype=dtype) for name, dtype in dtypes.items()}
+    optimizers = {name: trained(model, kind, **options) for name, model in models.items()}
+    for theirs, ours in product(dtypes, repeat=2):
+        statedict.save(optimizers[theirs], tmp_path / "saved.pt")
+        if theirs == ours:
+            assert write_optimizer(optimizers[ours], statedict.load(tmp_path / "saved.pt")).errors == []
+            continue
+        text = (
+            rf"must be {ours}, like the parameter, but the saved state has {str(dtypes[theirs]).removeprefix('torch.')}"
+        )
+        for source in (tmp_path / "saved.pt", optimizers[theirs].state_dict()):
+            with pytest.raises(LoadError, match=text):
+                statedict.load_state_dict(optimizers[ours], source)
 
 
 def test_a_judge_may_let_the_rest_be_loaded():

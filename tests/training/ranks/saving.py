@@ -177,6 +177,59 @@ def stages(kind, size, directory):
     return {n: v.tolist() for n, v in saved.items() if "mean" in n or "deep" in n} | {"told": told}
 
 
+def stage_of(model):
+    """This rank's layers of a model, and their optimizer, whose second group has the biases."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    here = torch.nn.ModuleDict({name: layer for name, layer in model.named_children() if int(name) * size // 4 == rank})
+    names = dict(here.named_parameters())
+    groups = [[p for name, p in names.items() if name.endswith(kind)] for kind in ("weight", "bias")]
+    return here, torch.optim.Adam([{"params": groups[0]}, {"params": groups[1], "lr": 0.5}], lr=0.1)
+
+
+def pipeline(kind, size, directory):
+    """A pipeline: what was saved, asynchronously too, is resumed by its stages, and by one process with the whole model."""
+
+    def made(count=4):
+        return torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(count)))
+
+    def facts(model, optimizer):
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        of = optimizer.state
+        return {
+            n: [p.tolist(), of[p]["exp_avg"].tolist(), rates[id(p)]] for n, p in model.named_parameters() if p in of
+        }
+
+    torch.manual_seed(dist.get_rank())
+    model, optimizer = stage_of(made())
+    with CheckpointManager(directory, keep=last(9), asynchronous=True) as manager:
+        for number in range(3):
+            for layer in model.values():
+                layer(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            manager.save(number, model=model, optimizer=optimizer)
+        saved = facts(model, optimizer)
+    with CheckpointManager(directory) as manager:
+        other, theirs = stage_of(made())
+        resumed = manager.resume(model=other, optimizer=theirs)
+        told = []
+        optimizer.param_groups[1]["lr"] += dist.get_rank()
+        for act in (
+            lambda: manager.resume(model=stage_of(made(3))[0]),
+            lambda: manager.save(9, model=model, optimizer=optimizer),
+        ):
+            try:
+                act()
+            except StateDictError as error:
+                told.append(f"{type(error).__name__}: {error}")
+    whole = made()
+    alone = torch.optim.Adam([{"params": [p for p in whole.parameters() if p.dim() == n]} for n in (2, 1)])
+    statedict.load_state_dict(whole, Path(directory), root="model")
+    statedict.load_state_dict(alone, Path(directory), root="optimizer", model=whole)
+    found = facts(whole, alone)
+    same = [saved == facts(other, theirs), saved == {name: found[name] for name in saved}, len(found)]
+    return {"same": same, "ok": [report.ok for report in resumed.reports.values()], "told": told}
+
+
 def part(kind, size, directory):
     """One process, a changed head: every option of load_state_dict is there."""
     assert size == 1

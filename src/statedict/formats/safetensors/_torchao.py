@@ -86,7 +86,10 @@ def entries_of_tensors(metadata: Mapping[str, str]) -> set[str]:
 
 
 def with_torchao_tensors(state: StateDict) -> StateDict:
-    """Return the state with a Compound in place of the parts of each tensor that its metadata describes."""
+    """Return the state with a Compound in place of the parts of each tensor that its metadata describes.
+
+    Raises FormatError if it gives one part to two tensors.
+    """
     values, made = raw_values(state), {}
     owners: dict[str, str] = {}
     for name, tensor in flattened(state.texts).items():
@@ -95,7 +98,10 @@ def with_torchao_tensors(state: StateDict) -> StateDict:
         if parts.keys() == tensor.parts.keys() and name not in values:
             with suppress(RecipeError):
                 made[name] = _compound(tensor, parts)
-                owners |= dict.fromkeys(tensor.parts.values(), name)
+                for part in tensor.parts.values():
+                    if owners.setdefault(part, name) != name:
+                        reason = f"torchao's metadata gives {part!r} to two tensors, {owners[part]!r} and {name!r}"
+                        raise FormatError(reason, hint="save the model again with torchao")
     if not made:
         return state
     joined: dict[str, Any] = {}

@@ -6,7 +6,7 @@ ask for next (`_read_ahead`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from threading import Lock
 from typing import Any
 
@@ -64,12 +64,7 @@ class Reader:
             for leaf in list(found.values()):
                 if isinstance(leaf, Leaf):
                     found.update(self._beside(leaf))
-        arrays = materialize(list(found.values()), self._library)
-        # Other threads may have read, replaced or deleted some of them meanwhile.
-        with _REPLACING:
-            values.update(
-                (name, array) for (name, leaf), array in zip(found.items(), arrays) if values.get(name) is leaf
-            )
+        replace(values, found, materialize(list(found.values()), self._library))
 
     def _beside(self, leaf: Leaf) -> dict[str, Leaf]:
         """Return the leaves in the same storage as `leaf`, by name."""
@@ -80,6 +75,12 @@ class Reader:
     def _index(self, leaves: dict[str, Leaf]) -> None:
         for name, leaf in leaves.items():
             self._by_storage.setdefault(leaf.storage.key, {})[name] = None
+
+
+def replace(values: dict[str, Any], found: Mapping[str, Any], arrays: Iterable[Any]) -> None:
+    """Put the arrays in place of what was found, but not of what other threads have read, replaced or deleted meanwhile."""
+    with _REPLACING:
+        values.update((name, array) for (name, old), array in zip(found.items(), arrays) if values.get(name) is old)
 
 
 def with_arrays(value: Any, backend: str) -> Any:

@@ -23,7 +23,7 @@ from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
 from ._names import Patterns, check_names, each, matcher, nearest, warn_of_unknown
-from ._reader import Reader, with_arrays
+from ._reader import Reader, replace, with_arrays
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
 
@@ -81,17 +81,20 @@ class StateDict(MutableMapping[str, Any]):
     # The methods of a dict.
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            value = self._values[name]
-        except (KeyError, TypeError):
-            raise self._unknown(name) from None
+        value = self._value(name)
         if isinstance(value, (Leaf, Compound)):
             if self._reader is None:
                 self._reader = Reader(self._values, self._backend)
             self._reader.read(name)
         elif isinstance(value, (dict, list, tuple)):
-            self._values[name] = with_arrays(value, self._backend)
-        return self._values[name]
+            replace(self._values, {name: value}, [with_arrays(value, self._backend)])
+        return self._value(name)
+
+    def _value(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except (KeyError, TypeError):
+            raise self._unknown(name) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
@@ -101,9 +104,10 @@ class StateDict(MutableMapping[str, Any]):
             self._reader.note([name])
 
     def __delitem__(self, name: str) -> None:
-        if name not in self:
-            raise self._unknown(name)
-        del self._values[name]
+        try:
+            del self._values[name]
+        except (KeyError, TypeError):
+            raise self._unknown(name) from None
 
     def _unknown(self, name: str) -> UnknownNameError:
         return UnknownNameError(name, near=nearest(str(name), self._values, 3))
@@ -186,9 +190,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def leaf(self, name: str) -> Leaf | Compound | None:
         """Return the leaf under `name`, or None if the value is not a tensor; reads no tensor."""
-        if name not in self:
-            raise self._unknown(name)
-        return leaf_of(self._values[name])
+        return leaf_of(self._value(name))
 
     def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
         """Return every name whose value is a tensor, with its leaf; reads no tensor."""

@@ -26,10 +26,11 @@ Options = Mapping[str, Any]
 
 
 class Expected(NamedTuple):
-    """An entry's shape (() for a number or a tensor of one element), and whether the entry is required."""
+    """An entry's shape (() for a number or a tensor of one element), whether it is required, and if known, is complex."""
 
     shape: tuple[int, ...]
     needed: bool = True
+    is_complex: bool | None = None
 
 
 Expect = Callable[[torch.Tensor, Options], dict[str, Expected]]
@@ -149,6 +150,7 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
     for key, value in state.items():
         entry, shape = wanted.get(key), _shape(value)
         if entry is not None and _fits(entry, shape, value):
+            problems += _wrong_numbers(key, entry, value)
             continue
         unknown = _unknown(value)
         if unknown:
@@ -157,6 +159,17 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
             found = f"shape {list(shape)}" if shape is not None else type(value).__name__
             problems.append(f"its {key!r} must have shape {list(entry.shape)}, but the saved state has {found}")
     return problems
+
+
+def _wrong_numbers(key: Any, wanted: Expected, value: Any) -> list[str]:
+    """Return a problem for a complex tensor where a real one is needed, or the reverse: `step()` would raise."""
+    dtype = value.spec.dtype if isinstance(value, Leaf) else getattr(value, "dtype", None)
+    if wanted.is_complex is None or dtype is None or dtype.is_complex == wanted.is_complex:
+        return []
+    here = "complex" if wanted.is_complex else "real"
+    return [
+        f"its {key!r} must be {here}, like the parameter, but the saved state has {str(dtype).removeprefix('torch.')}"
+    ]
 
 
 def _unknown(value: Any) -> str | None:
@@ -208,7 +221,7 @@ def _like(*names: str, numbers: tuple[str, ...] = ("step",), needed: bool = True
 
     def expect(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
         added = (name for option, name in optional.items() if options.get(option))
-        entry = Expected(tuple(parameter.shape), needed)
+        entry = Expected(tuple(parameter.shape), needed, parameter.is_complex())
         return {**dict.fromkeys(numbers, Expected(())), **dict.fromkeys((*names, *added), entry)}
 
     return expect

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, _loading, _sources
@@ -23,6 +24,7 @@ from ._retry import retried
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
+    from statedict.plan import LoadReport
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -32,11 +34,13 @@ class _Ready(NamedTuple):
 
     Attributes:
         options: object name → options of its load.
+        reports: object name → the report of a dry run.
         values: the plain values.
         drawn: the random state, or None.
     """
 
     options: Mapping[str, Mapping[str, Any]]
+    reports: Mapping[str, LoadReport]
     values: Mapping[str, Any]
     drawn: dict[str, Any] | None
 
@@ -68,6 +72,7 @@ class FoundCheckpoint:
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
         with meter.shown(), self._sources(objects, options):
             ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
+            ready = _distributed.on_all(partial(_judged, ready, objects, _not_here(ready)))
             reports = self._load(objects, ready, meter)
         if ready.drawn is not None:
             _random.write(ready.drawn)
@@ -123,15 +128,16 @@ class FoundCheckpoint:
                 raise UnknownNameError(name, among=among, near=nearest(name, held, 3) or sorted(held))
 
     def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
-        """Read what is not loaded into objects, and check every load. Changes no object."""
+        """Read what is not loaded into objects, and try every load. Changes no object."""
         self._check_names(objects, options)
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         values = dict(self.manifest.values) | retried(self._values)
         drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
-        for name, value in objects.items():
-            report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
-            _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
-        return _Ready(chosen, values, drawn)
+        reports = {
+            name: retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
+            for name, value in objects.items()
+        }
+        return _Ready(chosen, reports, values, drawn)
 
     def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
         # Whether a state fits an object with a loader of its own is known only when that is called: before all others.
@@ -161,6 +167,29 @@ class FoundCheckpoint:
         """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
         return {} if file is None else dict(_api.load(inside(self.path, file), limits=self.limits))
+
+
+def _not_here(ready: _Ready) -> dict[str, list[str]]:
+    """Return the names of each object that are unexpected on this rank, but not on all: the stages of a pipeline have
+    different parameters."""
+    unexpected = {name: report.unexpected for name, report in ready.reports.items()}
+    of_ranks = _distributed.of_all(lambda: unexpected)
+    of_all = {name: set.intersection(*(set(each[name]) for each in of_ranks if name in each)) for name in unexpected}
+    return {name: [each for each in found if each not in of_all[name]] for name, found in unexpected.items()}
+
+
+def _judged(ready: _Ready, objects: Mapping[str, Any], not_here: Mapping[str, list[str]]) -> _Ready:
+    """Allow the names that this rank does not have; raises LoadError for a load that does not fit."""
+    options = dict(ready.options)
+    for name, value in objects.items():
+        given, elsewhere = options[name], [escape(each) for each in not_here[name]]
+        if elsewhere:
+            own = given.get("allow_unexpected", ())
+            options[name] = {**given, "allow_unexpected": [*([own] if isinstance(own, str) else own), *elsewhere]}
+        report = ready.reports[name].allowing(unexpected=elsewhere)
+        how = f"Pass such arguments to resume() as options={{{name!r}: {{…}}}}"
+        _loading.refuse(report, f"{type(value).__name__} ({name!r})", given.get("strict", True), how)
+    return ready._replace(options=options)
 
 
 def _has_own_loader(value: Any) -> bool:

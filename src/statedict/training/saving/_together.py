@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from statedict.torch import RankConnections, RankPart, RankState, Stored
 
 
-# PyTorch's SavePlan and Metadata, which only `statedict.torch` knows.
+# PyTorch's SavePlan and Metadata, and the groups of an optimizer and their names, which only `statedict.torch` knows.
 Plan = Any
+Groups = Any
+GroupNames = Any
 Metadata = Any
 
 
@@ -51,12 +53,14 @@ class Agreement(NamedTuple):
     Attributes:
         group, number: the ranks, and the number of their save.
         plans: the items of each object that this rank writes.
+        names: of the parameters of each optimizer, by group, if the ranks have different ones.
         metadata: of each object, without the places of its items. Only rank 0 has it.
     """
 
     group: RankConnections
     number: int
     plans: Mapping[str, Plan]
+    names: Mapping[str, GroupNames]
     metadata: Mapping[str, Metadata]
 
 
@@ -108,6 +112,7 @@ class Offer(NamedTuple):
         agreed: the number of the earlier save whose items it can use again, or None.
         plans: the items of each object; None if they are those of that save.
         copies: the names of values in each object of which every rank has its own.
+        groups: the parameter groups of each optimizer.
         has_frozen: whether some of them are not trained.
     """
 
@@ -116,19 +121,21 @@ class Offer(NamedTuple):
     agreed: int | None
     plans: Mapping[str, Plan]
     copies: Mapping[str, frozenset[str]]
+    groups: Mapping[str, Groups]
     has_frozen: bool
 
 
 class Task(NamedTuple):
     """What a rank is to write, into the draft `key`; empty if `newest` is another save, or all must offer their items.
 
-    `plans` are the items of each object; None if they are those of the save that all have offered to use again. `donor` is
-    the checkpoint whose frozen files can be shared.
+    `plans` are the items of each object; None if they are those of the save that all have offered to use again. `names` are
+    those of the Agreement. `donor` is the checkpoint whose frozen files can be shared.
     """
 
     newest: int
     key: str = ""
     plans: Mapping[str, Plan] | None = None
+    names: Mapping[str, GroupNames] | None = None
     donor: Donor = Donor()
 
 
@@ -184,7 +191,7 @@ class SaveOfRanks:
             draft = self._begun or self._run.draft(task.key, durable=self._durable)
             agreed = self._agreement(content.parts, task)
             self._agree(
-                lambda: self._write_part(draft, content, agreed.plans, task.donor),
+                lambda: self._write_part(draft, content, agreed, task.donor),
                 lambda wrote: self._complete(draft, content.own, agreed.metadata, wrote, meter),
             )
         except AfterSaveError:
@@ -224,10 +231,10 @@ class SaveOfRanks:
         parts, agreed = content.parts.by_object, content.parts.agreed
         plans = {name: part.plan() if agreed is None else None for name, part in parts.items()}
         copies = {name: part.copies for name, part in parts.items() if agreed is None}
+        groups = {name: part.groups for name, part in parts.items() if agreed is None and part.groups}
         has_frozen = any(part.frozen for part in parts.values())
-        return Offer(
-            self._number, content.own.step, None if agreed is None else agreed.number, plans, copies, has_frozen
-        )
+        number = None if agreed is None else agreed.number
+        return Offer(self._number, content.own.step, number, plans, copies, groups, has_frozen)
 
     def _decided(self, parts: RankParts, offers: list[Offer]) -> list[Task]:
         newest = max(offer.number for offer in offers)
@@ -237,13 +244,14 @@ class SaveOfRanks:
         if len({offer.agreed for offer in offers}) > 1:
             return [Task(newest)] * len(offers)
         plans = [None] * len(offers) if parts.agreed else self._planned(offers)
+        names = _names_of_groups([offer.groups for offer in offers])
         self._hold()
         with self._run.translated():
             # Retry the deletions that failed in an earlier save.
             self._run.tidy()
             self._begun = self._run.begin(offers[0].step, durable=self._durable)
             donor = _save.donor_of(self._run) if any(offer.has_frozen for offer in offers) else Donor()
-        return [Task(newest, self._begun.key, of_rank, donor) for of_rank in plans]
+        return [Task(newest, self._begun.key, of_rank, names, donor) for of_rank in plans]
 
     def _planned(self, offers: list[Offer]) -> list[dict[str, Plan]]:
         """Plan what each rank writes."""
@@ -258,20 +266,20 @@ class SaveOfRanks:
 
     def _agreement(self, parts: RankParts, task: Task) -> Agreement:
         if task.plans is not None:
-            parts.agreed = Agreement(self._group, self._number, task.plans, self._metadata)
+            parts.agreed = Agreement(self._group, self._number, task.plans, task.names or {}, self._metadata)
         assert parts.agreed is not None, "all ranks have offered to use it"
         return parts.agreed
 
     # step 2
 
-    def _write_part(self, draft: Draft, content: RankContent, plans: Mapping[str, Plan], donor: Donor) -> Wrote:
+    def _write_part(self, draft: Draft, content: RankContent, agreed: Agreement, donor: Donor) -> Wrote:
+        plans, rank = agreed.plans, self._group.rank
         stems = _names.stems(plans)
-        rank = self._group.rank
         stored: dict[str, list[Stored]] = {name: [] for name in plans}
         shards: dict[str, dict[str, str]] = {}
         for name, part in content.parts.by_object.items():
             with _save.named(name, part.tree):
-                made = part.files(plans[name], rank, _frozen.WORTH_SHARING)
+                made = part.files(plans[name], rank, _frozen.WORTH_SHARING, agreed.names.get(name))
             for file in made:
                 stored[name] += file.stored
                 target = f"{stems[name]}/{file.name}"
@@ -308,6 +316,14 @@ def _merged(of_ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, di
         for name, entries in of_rank.items():
             found.setdefault(name, {}).update(entries)
     return found
+
+
+def _names_of_groups(of_ranks: Sequence[Mapping[str, Groups]]) -> dict[str, GroupNames]:
+    """Return the names of the parameters of each optimizer, by group, if the ranks have different ones."""
+    from statedict.torch import join_groups
+
+    joined = {name: join_groups([groups.get(name, ()) for groups in of_ranks]) for name in of_ranks[0]}
+    return {name: names for name, names in joined.items() if names is not None}
 
 
 def _require_same(offers: Sequence[Offer]) -> None:
