@@ -29,7 +29,7 @@ class Undo(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller of a load asks for.
+    """The caller's options for a load.
 
     Attributes:
         strict: refuse missing and unexpected names, except those that match the patterns below.

@@ -158,7 +158,7 @@ class FileSource:
         held = self.file.lease(until)
         if held is not None:
             self.verify(storages)
-            # Without a checksum there is nothing to compare, but what cannot be read is noticed.
+            # Without a checksum there is nothing to compare, but unreadable bytes are still detected.
             unknown = [storage for storage in storages if storage.where.crc is None]
             if self._settle is not None:
                 self._settle(unknown)

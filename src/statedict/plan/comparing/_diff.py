@@ -180,7 +180,7 @@ def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
 
 _LINES = 20
 _FEW = 5
-# What a field of a Diff is called in the counts, if not by its own name.
+# The name of a field of a Diff in the counts, if it differs from the field's own.
 _WORDS = {
     "shape": "reshaped",
     "dtype": "with another dtype",

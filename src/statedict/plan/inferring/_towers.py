@@ -15,11 +15,11 @@ from ._words import alike, words
 
 # Two modules are towers if they have at least this share of all their elements in tensors of the same names and shapes.
 _COMMON = 0.4
-# Modules beside each other are compared in pairs: of more of them, none is a tower.
+# Modules beside each other are compared in pairs; if there are more than this, they are not treated as towers.
 _MOST = 12
 _ALIKE = 0.6
 
-# The module → the words that tell it from the other towers beside it.
+# The module → the words that distinguish it from the other towers beside it.
 Towers = Mapping[str, frozenset[str]]
 
 

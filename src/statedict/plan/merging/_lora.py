@@ -56,7 +56,7 @@ _ROLES = {
 
 @dataclass
 class Adapter:
-    """What the file of an adapter holds: the matrices of each module by role, and tensors that replace those of the base.
+    """The content of an adapter's file: the matrices of each module by role, and tensors that replace those of the base.
 
     Attributes:
         name: how errors call it.
