@@ -333,6 +333,6 @@ def _dtypes(given: Any) -> Callable[..., DType | None]:
 def _dtype(given: Any) -> DType:
     """Return the DType for a name, or for a torch or NumPy dtype."""
     try:
-        return find_dtype(given.__name__ if isinstance(given, type) else str(given))
+        return find_dtype(given)
     except KeyError:
         raise ValueError(f"dtype={given!r} is not a dtype; use a name such as 'bfloat16'") from None

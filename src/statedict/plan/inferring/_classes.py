@@ -242,7 +242,7 @@ class _NameEvidence:
                 self._sets[-1].append((both | {x for x, _ in same}, both | {y for _, y in same}))
 
     def distinguishes(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
-        """Whether these two have more in common than either has with any rival, and all that it has in common with it."""
+        """Whether these two have everything in common that either has in common with any rival, and more."""
         ours, theirs = self._sets[row][column]
         return all(ours > self._sets[row][other][0] for other in columns - {column}) and all(
             theirs > self._sets[other][column][1] for other in rows - {row}

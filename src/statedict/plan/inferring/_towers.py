@@ -54,7 +54,7 @@ def _size(tensors: Iterable[tuple[str, Shape | None]]) -> int:
 
 
 def untold(matched: Iterable[tuple[str, str]], sides: tuple[Towers, Towers]) -> tuple[set[str], set[str]]:
-    """Return the towers of both sides of which no word says that the matched names, of a source and a model, correspond.
+    """Return the towers of both sides whose matches no word confirms; `matched` are names of a source and a model.
 
     If it is only one of those beside each other, the others leave no choice.
     """

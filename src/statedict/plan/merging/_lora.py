@@ -158,7 +158,7 @@ class _TiedValues:
         self._leaves = {name: leaf_of(value) for name, value in values.items()}
         for name, leaf in self._leaves.items():
             if isinstance(leaf, Leaf) and leaf.spec.numel:
-                self._tied[name] = groups.setdefault(leaf.shown, [])
+                self._tied[name] = groups.setdefault(leaf.identity, [])
                 self._tied[name].append(name)
 
     def leaf(self, name: str) -> Leaf:

@@ -30,9 +30,9 @@ from ._mail import ENDED, Mail
 Decide = Callable[[list[Any]], Sequence[Any]]
 
 # Waiting times, in multiples of the time limit: for the ballots, for the leader's result, for an answer, and that of the
-# deputy for ranks that lost the leader. RESULT is more than the sum of three: the leader may come to the vote one limit later than the
-# rank that waits for it, waits one limit for the ballots, and half of one for the deputy. LATER is more than ANSWER because
-# those ranks may have come to the vote one limit later than the deputy.
+# deputy for ranks that lost the leader. RESULT exceeds the sum of three times: the leader may come to the vote one limit
+# later than the rank that waits for it, waits one limit for the ballots, and half of one for the deputy. LATER exceeds
+# ANSWER because those ranks may have come to the vote one limit later than the deputy.
 BALLOTS, RESULT, ANSWER, LATER = 1.0, 3.0, 0.5, 1.5
 # A time of `monotonic` that has passed: wait as little as possible.
 NOW = 0.0

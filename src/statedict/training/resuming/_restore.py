@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict import _api, _loading, _sources
+from statedict import _api, _request, _sources
 from statedict.errors import UnknownNameError
 from statedict.formats.runs import Manifest
 from statedict.state import have_room, nearest
@@ -130,7 +130,7 @@ class FoundCheckpoint:
         drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
         for name, value in objects.items():
             report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
-            _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+            _request.refuse(report, type(value).__name__, chosen[name].get("strict", True))
         return _Ready(chosen, values, drawn)
 
     def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:

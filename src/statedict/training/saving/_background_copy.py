@@ -42,7 +42,7 @@ def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, C
 
 
 def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[_together.RankContent, CopyMemory]:
-    """Copy the content of this rank, as `copied` does. If only values have changed, its parts and their plan are used again."""
+    """Copy the content of this rank, as `copied` does. If only values have changed, its parts and plan are used again."""
     live = {name: state.tree for name, state in content.states.items()}
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
     now = {}
