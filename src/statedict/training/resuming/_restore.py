@@ -146,9 +146,7 @@ class FoundCheckpoint:
         # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
         sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
         reports = {name: self._load_one(name, objects[name], ready.options[name]) for name in sharded}
-        for name in own:
-            reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-        for name in objects:
+        for name in dict.fromkeys((*own, *objects)):
             if name not in reports:
                 reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
             meter(self.manifest.nbytes_of(self.manifest.objects[name]))
