@@ -248,7 +248,7 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
 
 
 def contents_of(leaves: Sequence[Leaf]) -> list[tuple[bytes | memoryview, int]]:
-    """Return the elements of many small leaves as bytes, each with their CRC-32; neighbours in a file are read in one batch."""
+    """Return the elements of many small leaves as bytes, with their CRC-32s; neighbours in a file are read in one batch."""
     chosen = [n for n, leaf in enumerate(leaves) if hasattr(leaf.storage.source, "fresh") and _is_run(leaf)]
     table = single_rows([leaves[n] for n in chosen])
     read = dict(zip(chosen, memory_of(table.read(verify=True), table.sizes)))
