@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, overload
 
 from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, arguments, library, materialize, without_collector
 
-from . import _arrays, _loading, _saving, _sources, _stateful
+from . import _arrays, _loading, _request, _saving, _sources, _stateful
 from .errors import FormatError
 
 if TYPE_CHECKING:
@@ -203,9 +202,9 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     arguments.texts(prefix=prefix)
     arguments.flags(keep_vars=keep_vars)
     if _sources.host_of(obj) is not None:
-        _loading.refuse_options(obj, model=model is not None)
+        _request.refuse_options(obj, model=model is not None)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
-    _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
+    _request.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
     return _sources.nested(obj, model)
 
 
@@ -286,7 +285,7 @@ def load_state_dict(
     >>> statedict.load_state_dict(model, wrapped)
     <All keys matched successfully>
     """
-    with _loading.together(obj, dry_run=dry_run) as together:
+    with _request.together(obj, dry_run=dry_run) as together:
         arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
         _sources.require_target(obj, source)
         arguments.texts(root=root)
@@ -295,27 +294,21 @@ def load_state_dict(
             arguments.patterns("allow_missing", allow_missing),
             arguments.patterns("allow_unexpected", allow_unexpected),
         )
-        request = _loading.Request(strict, *allowed, dry_run, verify, together=together)
         options = {"include": include, "exclude": exclude, "rename": rename, "device": device}
+        request = _request.Request(
+            strict, *allowed, dry_run, verify, together=together,
+            options=options | {"mismatched": mismatched, "dtype": dtype},
+        )  # fmt: skip
         if _sources.host_of(obj) is None:
             changed = not (isinstance(mismatched, str) and mismatched == "error")
-            _loading.refuse_options(
+            _request.refuse_options(
                 obj, assign=assign, into=into, **options, allow_casts=allow_casts, mismatched=changed
             )
             return _stateful.load_stateful(obj, source, root, request, model=model, dtype=dtype, limits=limits)
-        _loading.refuse_options(obj, model=model is not None)
-        module = _sources.submodule(obj, into)
-        _loading.check_devices(device)
-        fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
-        request = replace(
-            request,
-            assign=assign,
-            allow_casts=_loading.lossy_casts(allow_casts),
-            options=options | {"mismatched": mismatched, "dtype": dtype},
-            fixed={name: value for name, value in fixed.items() if value is not None},
+        _request.refuse_options(obj, model=model is not None)
+        return _loading.load_into(
+            obj, source, root, request, into=into, assign=assign, allow_casts=allow_casts, limits=limits
         )
-        with _sources.resolved(source, root, limits) as resolved:
-            return _loading.load_module(module, resolved, request)
 
 
 @overload

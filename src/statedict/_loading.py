@@ -1,6 +1,6 @@
 """Load a state into a module: plan, try, then commit or roll back.
 
-Takes a module, a source and the caller's options; returns a LoadReport. Every check that can refuse a load runs while the
+Takes a module, a source and the caller's request; returns a LoadReport. Every check that can refuse a load runs while the
 module can still be restored.
 """
 
@@ -8,126 +8,45 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import Patterns, arguments, raw_values
+from statedict.state import raw_values
 
 from . import _arrays, _sources
+from ._request import Request, Undo, check_devices, lossy_casts
 
 if TYPE_CHECKING:
+    from statedict.formats import Limits
     from statedict.plan import LoadReport, Plan, Proposal
-    from statedict.state import CastKind
-    from statedict.tree import Cast, Host, JointLoad, Outcome, Rules
+    from statedict.tree import Cast, Host, Outcome
 
 
-class Undo(Exception):
-    """Not an error: makes the engine restore the object after a dry run, or after a load that is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the caller of a load asks for.
-
-    Attributes:
-        strict: refuse missing and unexpected names, except those that match the patterns below.
-        missing, unexpected: patterns for names that may be missing, or unexpected.
-        dry_run: report only; the load is always undone.
-        verify: verify checksums before the first byte is written.
-        assign: replace the parameters instead of copying into them.
-        allow_casts: kinds of lossy cast that are allowed.
-        options: the arguments of `plan.match`.
-        fixed: further arguments, which every suggested call must repeat. None: suggest nothing.
-        together: the joint load of several processes, which this one is part of.
-    """
-
-    strict: bool
-    missing: Patterns
-    unexpected: Patterns
-    dry_run: bool
-    verify: bool
-    assign: bool = False
-    allow_casts: tuple[CastKind, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] | None = None
-    together: JointLoad | None = None
-
-    @property
-    def allowed(self) -> tuple[Patterns, Patterns]:
-        """The patterns for names that may be missing, and for those that may be unexpected."""
-        return self.missing, self.unexpected
-
-    @property
-    def rules(self) -> Rules:
-        """The rules of the engine for this load."""
-        from statedict.tree import Rules
-
-        return Rules(sound=True, verify=self.verify, together=self.together).allowing(*self.allow_casts)
-
-    def require(self, report: LoadReport) -> None:
-        """Raise Undo for a dry run, and if the report says that the load has failed."""
-        if self.dry_run or _is_refused(report, self.strict):
-            raise Undo
-
-    def conclude(self, report: LoadReport, obj: object) -> LoadReport:
-        """Return the report; raise LoadError if it says that the load into `obj` has failed, except for a dry run."""
-        if not self.dry_run:
-            refuse(report, type(obj).__name__, self.strict)
-        return report
-
-
-def lossy_casts(given: str | Sequence[str]) -> tuple[CastKind, ...]:
-    """Return the kinds of cast that are allowed; raises ValueError for an unknown one."""
-    kinds = arguments.patterns("allow_casts", given)
-    if not kinds:
-        return ()
-    from statedict.tree import SOUND
-
-    known: dict[str, CastKind] = {kind: kind for kind in SOUND.refused}
-    kinds = (kinds,) if isinstance(kinds, str) else kinds
-    for kind in kinds:
-        if kind not in known:
-            raise ValueError(
-                f"allow_casts: {kind!r} is not a kind of lossy cast; use one of {', '.join(map(repr, sorted(known)))}"
-            )
-    return tuple(known[kind] for kind in kinds)
-
-
-def check_devices(given: Any) -> None:
-    """Raise TypeError unless the value is a device or a mapping from patterns to devices."""
-    for device in given.values() if isinstance(given, Mapping) else (given,):
-        if device is not None and not isinstance(device, str) and type(device).__name__ != "device":
-            raise TypeError(f"device= must be a device such as 'cuda:0', not {arguments.described(device)}")
-
-
-def refuse_options(obj: Any, **options: Any) -> None:
-    """Raise TypeError for options that do not apply to `obj` and would otherwise be silently ignored."""
-    given = [f"{name}=" for name, value in options.items() if _is_given(value)]
-    if given:
-        raise TypeError(f"{', '.join(given)} cannot be used with {arguments.a(obj)}")
-
-
-def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
-    """Return the joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
-    # `is True`: the argument has not been checked; a wrong one is refused inside of the joint load.
-    joint = None if dry_run is True else _joint(obj)
-    return nullcontext() if joint is None else joint
-
-
-def _joint(obj: Any) -> JointLoad | None:
-    if _sources.is_torch_optimizer(obj):
-        from statedict.torch import joint_optimizer
-
-        return joint_optimizer(obj)
-    host = _sources.host_of(obj)
-    return None if host is None else host.together(obj)
-
-
-def _is_given(value: Any) -> bool:
-    """Whether an option was given. Values such as arrays have no truth value, so `bool` cannot be used."""
-    return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
+def load_into(
+    obj: Any,
+    source: Any,
+    root: str,
+    request: Request,
+    *,
+    into: str | None,
+    assign: bool,
+    allow_casts: str | Sequence[str],
+    limits: Limits | None,
+) -> LoadReport:
+    """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
+    module = _sources.submodule(obj, into)
+    check_devices(request.options["device"])
+    fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
+    request = replace(
+        request,
+        assign=assign,
+        allow_casts=lossy_casts(allow_casts),
+        fixed={name: value for name, value in fixed.items() if value is not None},
+    )
+    with _sources.resolved(source, root, limits) as resolved:
+        return load_module(module, resolved, request)
 
 
 def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request) -> LoadReport:
@@ -321,19 +240,3 @@ def _known(module: Any) -> list[Proposal]:
     except Exception:  # noqa: BLE001  # another version of transformers must not hide why the load was refused
         return []
     return [Proposal("transformers converts its files when it loads them; this does the same", {"rename": names})]
-
-
-def refuse(report: LoadReport, kind: str, strict: bool, how: str = "") -> None:
-    """Raise LoadError if this report says that a load into an object of class `kind` has failed.
-
-    `how` says how to make the suggested calls, if `load_state_dict` was not called by the user.
-    """
-    if _is_refused(report, strict):
-        from statedict.plan import error_text
-
-        advice = f"\n  {how}" if how and report.suggestions else ""
-        raise LoadError(error_text(kind, report) + advice, report=report)
-
-
-def _is_refused(report: LoadReport, strict: bool) -> bool:
-    return bool(report.errors or report.mismatched or (strict and not report.ok))

@@ -302,7 +302,7 @@ def test_a_model_is_whole_when_the_server_goes_away(site, monkeypatch):
             halves.append(span)
 
     first.file.read_into = read_half
-    monkeypatch.setattr("statedict.torch.modules._read_into.SMALL", 0)
+    monkeypatch.setattr("statedict.torch.modules._stages.SMALL", 0)
     with pytest.raises(RemoteError, match="HTTP 503"):
         statedict.load_state_dict(given, source)
     assert halves

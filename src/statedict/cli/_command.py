@@ -19,7 +19,7 @@ RANGES: dict[Any, Callable[..., click.ParamType[Any]]] = {int: click.IntRange, f
 
 
 class Argument:
-    """What type and name do not say of a parameter that is given by its place; `settings` are those of click.
+    """A positional argument, described beyond its type and name; `settings` are those of click.
 
     `completed` returns the values that begin with a text; without it, shells complete the names of files.
     """
@@ -41,7 +41,7 @@ class Argument:
 
 
 class Option(Argument):
-    """The same for an option, which has the name of the parameter if no others are given."""
+    """An option, described in the same way; by default it has the name of the parameter."""
 
 
 class Command(click.Command):

@@ -1,4 +1,4 @@
-"""What a shell completes after an option with a closed set of values. The sets are imported only then."""
+"""Shell completion for options with a fixed set of values, which are imported only for that."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ._show import GAP, NUMBERS, RIGHT, WHOLE, Cells
 NAME_WIDTH = 12
 # The minimum width of a column with longer words.
 WORD_WIDTH = 16
-# What is not a terminal does not have a width.
+# The width of an output that is not a terminal.
 PIPE_WIDTH = 400
 
 

@@ -67,7 +67,8 @@ def tour(
 
     Needs torch and scikit-learn (for its handwritten digits); downloads nothing.
 
-    Example: statedict tour
+    Examples:
+        statedict tour
     """
     from rich.console import Console
 

@@ -93,10 +93,12 @@ class Folder:
 
     @property
     def files(self) -> list[str]:
+        """The plain names of the files directly in this folder."""
         return self.entries.files
 
     @property
     def folders(self) -> list[str]:
+        """The plain names of the folders directly in this folder."""
         return self.entries.folders
 
     @property

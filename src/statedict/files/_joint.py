@@ -30,7 +30,7 @@ Run = tuple[int, Iterable[memoryview]]
 
 
 class Place(NamedTuple):
-    """Where a content belongs in a file; `writers`: the processes that write it."""
+    """The position of a content in a file; `writers`: the processes that write it."""
 
     content: int
     offset: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What the leader says about the next file: the path asked for, the temporary path, and the places of the contents."""
+    """The leader's order for the next file: the path asked for, the temporary path, and the places of the contents."""
 
     path: str
     temporary: str
@@ -48,7 +48,7 @@ class Order(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a process has written of a content: the number of bytes, and the share of the CRC-32."""
+    """A process's result for a content: the number of bytes that it has written, and its share of the CRC-32."""
 
     nbytes: int
     share: int

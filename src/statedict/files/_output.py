@@ -29,7 +29,7 @@ LARGE = 32 << 20
 # Size and alignment of writes. The kernel caches one of 128 KiB as one large folio instead of 32 pages, which is more than
 # twice as fast; larger ones are not faster, and much slower on virtual machines that return free blocks to the host.
 FOLIO = 128 << 10
-# The same for what leaves the cache: its pages are reused, and each write is a request to the disk.
+# The same for uncached writes: the pages are reused, and each write is a request to the disk.
 REQUEST = 2 << 20
 
 

@@ -1,4 +1,4 @@
-"""Divide the checksum of an extent of bytes among several processes, and combine their results. Knows only numbers."""
+"""Divide the checksum of an extent of bytes among several processes, and combine their results. This file does no I/O."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import re
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 # The suffix of an index of shards.
 INDEX = ".index.json"
-# Files with a suffix of weights that are not: the arguments of transformers' Trainer.
+# Files that have a suffix of weights but are not weights: the arguments of transformers' Trainer.
 OTHER_FILES = ("training_args.bin",)
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(

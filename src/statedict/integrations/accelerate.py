@@ -74,7 +74,7 @@ class AcceleratorCheckpoints(CheckpointManager):
         return resumed
 
     def _registered(self) -> dict[str, Any]:
-        """What `Accelerator.save_state` saves, by kind. accelerate has no public name for these lists."""
+        """The objects that `Accelerator.save_state` saves, by kind. accelerate has no public name for these lists."""
         accelerator: Any = self.accelerator
         stateful = [each for each in accelerator._dataloaders if getattr(each, "use_stateful_dataloader", False)]
         found = {

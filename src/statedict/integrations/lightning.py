@@ -197,7 +197,7 @@ class _Rest:
 
     @property
     def _offered(self) -> dict[str, Any]:
-        """What the hooks find in a checkpoint of Lightning: `WeightAveraging` reads and replaces the `state_dict`."""
+        """The part of a Lightning checkpoint that the hooks use: `WeightAveraging` reads and replaces the `state_dict`."""
         return {
             "epoch": self._trainer.current_epoch,
             "global_step": self._trainer.global_step,

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from statedict.errors import MapError, MissingDependencyError, StateDictError
-from statedict.plan import KeyMap, Resolved, SpecOf
+from statedict.plan import KeyMap, Resolved, SpecOf, escaped
 
 
 class ConversionMap(KeyMap):
@@ -61,7 +61,7 @@ class ConversionMap(KeyMap):
             if new not in self._slots:
                 continue
             if converter is None:
-                renamed[_literal(name)] = _literal(new)
+                renamed[escaped(name)] = escaped(new)
             else:
                 one = converted.setdefault(new, _Conversion(new, converter, {}))
                 one.sources.setdefault(pattern, []).append(name)
@@ -138,7 +138,7 @@ class _Conversion(NamedTuple):
         yield from (before + pattern + after for pattern in patterns)
 
     def _line(self, sources: Sequence[str], targets: Sequence[str], operations: str) -> str:
-        sides = (", ".join(map(_literal, names)) for names in (sources, targets))
+        sides = (", ".join(map(escaped, names)) for names in (sources, targets))
         return " -> ".join(sides) + (f" | {operations}" if operations else "")
 
 
@@ -171,8 +171,3 @@ def _in_number_order(name: str) -> list[tuple[int, str]]:
 
 def _spaced(numbers: Sequence[int]) -> str:
     return " ".join(map(str, numbers))
-
-
-def _literal(name: str) -> str:
-    """Return a name as a template without placeholders."""
-    return name.replace("{", "{{").replace("}", "}}")

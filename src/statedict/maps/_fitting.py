@@ -25,6 +25,9 @@ class MapFit(NamedTuple):
         total: the number of target names.
         unknown: source names that it neither converts nor ignores.
         parameters: what the map needs besides the states.
+
+    >>> print(MapFit("llama-hf", True, 290, 291, ("rope.freqs",), ("head_dim",)))
+    --map llama-hf --inverse --param head_dim=N: 290 of 291 model tensors, 1 checkpoint tensors without a rule
     """
 
     name: str

@@ -56,7 +56,7 @@ class RuleLine(NamedTuple):
 
 @dataclass(frozen=True)
 class MapFile:
-    """A map as its file has it: see the head of this module for the keys.
+    """The content of a map's file; the docstring of this module explains the keys.
 
     `name` is that of a map of the package, or the path of the file.
     """

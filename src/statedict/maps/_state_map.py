@@ -28,6 +28,11 @@ class StateMap(KeyMap):
         values: the numbers of the parameters.
         left, right: the implementations that it converts from, and to.
         inverted: whether it was made by `inverse`.
+
+    >>> from statedict import maps
+    >>> found = maps.load("llama-hf", head_dim=64)
+    >>> found.left, found.right, found.values, found.invertible
+    ('Meta Llama', 'transformers', {'head_dim': 64}, True)
     """
 
     def __init__(self, file: MapFile, values: Mapping[str, int]) -> None:

@@ -126,7 +126,7 @@ def _check_tie(slots: Slots, index: int, value: Any) -> None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and a.shown == b.shown):
+    if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and a.identity == b.identity):
         return True
     one, two = _as_numpy(a), _as_numpy(b)
     # Compare bits, so that NaN equals itself.

@@ -35,14 +35,14 @@ class Module(Saving):
     def __repr__(self) -> str:
         extra = self.extra_repr()
         settings = extra.split("\n") if extra else []
-        children = [f"({name}): {indented(repr(module), 2)}" for name, module in self._modules.items()]
+        children = [f"({name}): {indented(repr(module))}" for name, module in self._modules.items()]
         if not children and len(settings) <= 1:
             return f"{self._get_name()}({extra})"
         lines = "\n  ".join(settings + children)
         return f"{self._get_name()}(\n  {lines}\n)" if lines else f"{self._get_name()}()"
 
 
-def indented(text: str, spaces: int) -> str:
-    """Indent all lines of the text except the first; blank lines stay empty."""
+def indented(text: str) -> str:
+    """Indent, by two spaces, all lines of the text except the first; blank lines stay empty."""
     first, *rest = text.split("\n")
-    return "\n".join([first, *(" " * spaces + line if line.strip() else "" for line in rest)])
+    return "\n".join([first, *(f"  {line}" if line.strip() else "" for line in rest)])

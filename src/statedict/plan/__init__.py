@@ -15,6 +15,7 @@ from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._resolve import Resolved, SpecOf
 from .names._rule import Rule
+from .names._template import escaped
 from .names._wrappers import pair
 from .reports._attempt import Proposal, call_text, tensor_info
 from .reports._report import Adapted, LoadReport
@@ -27,6 +28,6 @@ from .tensors._step import Adaptation, Mismatch, Policy, Step
 __all__ = [
     "METHODS", "POLICIES", "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap",
     "LoadReport", "Mismatch", "Mismatched", "Plan", "Policy", "Problem", "Proposal", "Resolved", "Rule", "SpecOf",
-    "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate", "match", "merge", "near_pattern",
-    "numbers", "pair", "tensor_info",
+    "Step", "Suggestion", "call_text", "diff", "error_text", "escaped", "infer", "interpolate", "match", "merge",
+    "near_pattern", "numbers", "pair", "tensor_info",
 ]  # fmt: skip

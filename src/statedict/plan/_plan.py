@@ -34,12 +34,12 @@ from .tensors._fit import Fitting, misfits
 from .tensors._policy import Mismatched, chooser
 from .tensors._step import Mismatch, Step
 
-# How the errors of PyTorch and of the tree engine begin when a tensor does not fit.
+# The beginning of the errors of PyTorch and of the tree engine about a tensor that does not fit.
 _REFUSAL = re.compile(r'size mismatch for (.+?): |While copying the parameter named "(.+?)", ')
 
 
 class Problem(NamedTuple):
-    """`kind` is "missing", "unexpected" or "mismatched"."""
+    """A name that does not fit; `kind` is "missing", "unexpected" or "mismatched"."""
 
     kind: str
     name: str
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """The result of `match`.
+    """Which source tensor fills which slot, and what does not fit: the result of `match`.
 
     Attributes:
         fills: the steps; None if every tensor fills the slot of its own name, unchanged.
@@ -333,6 +333,6 @@ def _dtypes(given: Any) -> Callable[..., DType | None]:
 def _dtype(given: Any) -> DType:
     """Return the DType for a name, or for a torch or NumPy dtype."""
     try:
-        return find_dtype(given.__name__ if isinstance(given, type) else str(given))
+        return find_dtype(given)
     except KeyError:
         raise ValueError(f"dtype={given!r} is not a dtype; use a name such as 'bfloat16'") from None

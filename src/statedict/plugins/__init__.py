@@ -1,4 +1,4 @@
-"""Formats that are written as a plugin is, with public names only, but come with this package.
+"""Formats of this package that are written like a plugin, with public names only.
 
 Rows of the table (`formats/_table.py`) name their functions.
 """

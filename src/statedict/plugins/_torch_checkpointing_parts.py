@@ -41,7 +41,7 @@ class RankGroup(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
+    """The metadata's description of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
 
     tensors: dict[str, list[RankGroup]]
     layouts: dict[int, Any]

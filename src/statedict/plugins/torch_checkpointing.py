@@ -131,7 +131,7 @@ class _Reader:
         items: dict[str, Places] = {}
         owners: set[str] = set()
         for item, entry in self.described.items():
-            # Ranks that have no tensor of the item have no file that is needed; an item without tensors is on any rank.
+            # Only files of ranks that have a tensor of the item are needed; an item without tensors may be on any rank.
             ranks = {rank for groups in entry.tensors.values() for group in groups for rank in group.ranks}
             layouts = entry.layouts
             items[item] = {rank: self._path(layouts.get(rank), item, rank) for rank in sorted(ranks or layouts)}

@@ -44,7 +44,7 @@ def tensors(state: StateDict) -> list[Fact]:
             fact |= {"dtype": "unknown", "shape": [], "bytes": 0, "layout": "unknown", "missing": missing}
         elif isinstance(leaf, Leaf):
             spec, storage = leaf.spec, leaf.storage
-            same = firsts.setdefault(leaf.shown, name)
+            same = firsts.setdefault(leaf.identity, name)
             shared = firsts.setdefault(storage.key, name) if storage.nbytes else name
             fact |= _strided(spec, storage.location)
             if same != name and storage.nbytes:

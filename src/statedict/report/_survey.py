@@ -57,9 +57,9 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
     for fact in facts:
         leaf = state.leaf(fact["name"])
         if read and isinstance(leaf, Leaf) and not isinstance(leaf, Absent):
-            if leaf.shown not in known:
-                known[leaf.shown] = measure(leaf, side)
-            found.append(known[leaf.shown])
+            if leaf.identity not in known:
+                known[leaf.identity] = measure(leaf, side)
+            found.append(known[leaf.identity])
         else:
             found.append(None)
     return SurveyResult(facts, found, values(state, lambda name: True), parameter_labels(state))

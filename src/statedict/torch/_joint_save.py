@@ -99,7 +99,7 @@ class _Ranks:
     def order(self, order: Order | None) -> Order | None:
         ballots = self._meet(Ballot(None, (self._digest, order)))
         if ballots[0].error is None and ballots[0].payload[1] is None:
-            # The leader has finished, with what all have written before: it no longer matters who is still there.
+            # The leader has finished: all parts are written, so it does not matter if another rank has ended since.
             return None
         self._check(ballots)
         for rank, ballot in zip(self.ranks, ballots):

@@ -1,4 +1,4 @@
-"""What a rank writes of a state: items in files of a torch.distributed.checkpoint directory.
+"""One rank's part of a state: items in files of a torch.distributed.checkpoint directory.
 
 PyTorch's planner says which items a state has, and which rank writes an item that several have; the messages between the
 ranks are the caller's, so that no collective is needed here. Our own writer writes the items.
@@ -153,7 +153,7 @@ class RankFile(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where an item is: `nbytes` bytes at `offset` in a file of the directory."""
+    """The position of an item: `nbytes` bytes at `offset` in a file of the directory."""
 
     item: MetadataIndex
     file: str

@@ -83,7 +83,7 @@ class RankState(NamedTuple):
 
     @property
     def form(self) -> object:
-        """What the items of the state depend on, besides the form of `tree`. It keeps no object alive."""
+        """A key for the items of the state: they depend on it and on the form of `tree`. It keeps no object alive."""
         groups = self.tree["param_groups"] if isinstance(self.obj, torch.optim.Optimizer) else ()
         named = [(group["params"], group.get("param_names")) for group in groups]
         return ref(self.obj), None if self.model is None else ref(self.model), self.shardings, named, self.copies
@@ -234,7 +234,7 @@ def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 def _renamed_optimizer(state: Mapping[str, Any], names: Mapping[Any, str], *, keeps: bool) -> dict[str, Any]:
-    """`keeps`: the names are saved a second time in the groups, because the optimizer was built with names."""
+    """Return an optimizer's state with parameter names; `keeps`: also as `param_names`, as it was built with names."""
     groups = []
     for group in state["param_groups"]:
         params = [names.get(number, number) for number in group["params"]]

@@ -1,4 +1,4 @@
-"""What a process is called in locks and error messages."""
+"""The name of this process in locks and error messages."""
 
 from __future__ import annotations
 

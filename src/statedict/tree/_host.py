@@ -70,7 +70,7 @@ SOUND = Rules(sound=True)
 
 @dataclass
 class Outcome:
-    """What a load did, or would have done if `judge` raised.
+    """The result of a load, or of a load that `judge` has refused.
 
     Attributes:
         strict: the caller's argument.

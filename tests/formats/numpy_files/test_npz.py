@@ -199,7 +199,7 @@ GOOD = npy_header(DTYPES["float32"], (3,)) + bytes(12)
 BAD = {
     "magic": (b"NUMPY" + GOOD, FormatError, "the file does not start with the .npy signature"),
     "version": (GOOD[:6] + b"\4\0" + GOOD[8:], FormatError, "unsupported .npy version 4.0"),
-    "long": (GOOD[:8] + b"\xff\xff" + GOOD[10:], FormatError, "a header of 65,535 bytes"),
+    "long": (GOOD[:8] + b"\xff\xff" + GOOD[10:], FormatError, "the header has 65,535 bytes"),
     "cut": (GOOD[:50], TruncatedError, "truncated within the header"),
     "no literal": (header("{'descr': exit()}"), FormatError, "the header is not a valid Python literal"),
     "nested": (header("(" * 5000), FormatError, "the header is not a valid Python literal"),

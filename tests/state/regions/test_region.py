@@ -201,8 +201,8 @@ def test_equal_regions_of_one_storage_stay_tied():
     """The same box of the same storage is the same storage; another box is another."""
     leaf = File(numbers((8, 4))).leaf
     box = Box((0, 0), (2, 4))
-    assert region(leaf, box).shown == region(leaf, box).shown
-    assert region(leaf, box).shown != region(leaf, Box((2, 0), (2, 4))).shown
+    assert region(leaf, box).identity == region(leaf, box).identity
+    assert region(leaf, box).identity != region(leaf, Box((2, 0), (2, 4))).identity
     assert region(leaf, Box((0, 0), (8, 4))) is leaf
 
 

@@ -15,6 +15,7 @@ from statedict.errors import ChecksumError, FileChangedError
 from statedict.files import _open
 from statedict.torch.modules import _backup as _keeping
 from statedict.torch.modules import _read_into as _arrivals
+from statedict.torch.modules import _stages
 
 # Tensors, and elements of each: staged ones in several stages, large ones of 12 MB, a few of both.
 SIZES = {"large": (3, 3_000_000), "staged": (900, 4_000), "both": (40, 70_000)}
@@ -300,7 +301,7 @@ def test_a_backup_grows_by_groups():
 
 def interrupted(model, path, at):
     """Load, with KeyboardInterrupt at the `at`-th line of the functions that read; return whether there was such a line."""
-    left, tracing = [at], sys.gettrace()
+    left, tracing, traced = [at], sys.gettrace(), (_arrivals.__file__, _stages.__file__)
 
     def lines(frame, event, argument):
         left[0] -= event == "line"
@@ -310,7 +311,7 @@ def interrupted(model, path, at):
 
     def calls(frame, event, argument):
         code = frame.f_code
-        return lines if code.co_filename == _arrivals.__file__ and not code.co_name.startswith("<") else None
+        return lines if code.co_filename in traced and not code.co_name.startswith("<") else None
 
     sys.settrace(calls)
     try:
@@ -324,8 +325,8 @@ def interrupted(model, path, at):
 
 def test_an_interrupt_leaves_the_model_whole(tmp_path, way, monkeypatch):
     """KeyboardInterrupt at any line of a load of several groups and stages: the model is as it was, or as in the file."""
-    for name, value in {"SMALL": 1000, "STAGE": 1500, "GROUP": 5000}.items():
-        monkeypatch.setattr(_arrivals, name, value)
+    for file, name, value in ((_stages, "SMALL", 1000), (_stages, "STAGE", 1500), (_arrivals, "GROUP", 5000)):
+        monkeypatch.setattr(file, name, value)
     sizes = [1000, 100, 1000, 100, 100, 100]
     statedict.save({str(n): torch.ones(size) for n, size in enumerate(sizes)}, tmp_path / "m.safetensors")
     found, at = [], 1

@@ -299,8 +299,8 @@ def test_leaves_are_read_straight_into_the_model() -> None:
 @pytest.mark.parametrize("failing", range(9))
 def test_a_read_that_fails_is_undone(failing: int, small: int, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever read it is, and however the tensor was to come, the model is as it was."""
-    monkeypatch.setattr("statedict.torch.modules._read_into.SMALL", small)
-    monkeypatch.setattr("statedict.torch.modules._read_into.STAGE", stage)
+    monkeypatch.setattr("statedict.torch.modules._stages.SMALL", small)
+    monkeypatch.setattr("statedict.torch.modules._stages.STAGE", stage)
     made = model()
     count = len(made.state_dict())
     before = trace(made)
@@ -313,8 +313,8 @@ def test_a_read_that_fails_is_undone(failing: int, small: int, stage: int, monke
 @pytest.mark.parametrize(("small", "stage"), [(1 << 16, 1 << 23), (0, 1 << 23), (1 << 16, 40)])
 def test_each_tensor_gets_its_own_elements(small: int, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However they come: tensors of one shape are staged together, and none gets its neighbour's elements."""
-    monkeypatch.setattr("statedict.torch.modules._read_into.SMALL", small)
-    monkeypatch.setattr("statedict.torch.modules._read_into.STAGE", stage)
+    monkeypatch.setattr("statedict.torch.modules._stages.SMALL", small)
+    monkeypatch.setattr("statedict.torch.modules._stages.STAGE", stage)
     made = nn.ModuleList([nn.Linear(3, 2).to(dtype) for dtype in (torch.float32, torch.float64, torch.float32)])
     made.append(nn.BatchNorm1d(3))
     given = {
@@ -337,8 +337,8 @@ def test_a_read_that_fails_without_room_for_a_backup_says_what_changed(
     """Checksums are settled first, and the error names the tensors that were read by then, and the one that failed."""
     monkeypatch.setattr("statedict.torch.modules._read_into.have_room", lambda nbytes: False)
     monkeypatch.setattr("statedict.torch.modules._read_into.GROUP", 1)
-    monkeypatch.setattr("statedict.torch.modules._read_into.SMALL", small)
-    monkeypatch.setattr("statedict.torch.modules._read_into.STAGE", 1)
+    monkeypatch.setattr("statedict.torch.modules._stages.SMALL", small)
+    monkeypatch.setattr("statedict.torch.modules._stages.STAGE", 1)
     made, source = model(), Blocks(fail_read=3)
     before = {key: value.tolist() for key, value in made.state_dict().items()}
     with pytest.raises(OSError, match="the disk is gone") as caught:
@@ -359,7 +359,7 @@ def test_a_read_that_fails_without_room_for_a_backup_says_what_changed(
 def test_a_tensor_too_large_for_a_backup_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tensor alone may be larger than the memory that there is: it is torn, and the error counts it."""
     monkeypatch.setattr("statedict.torch.modules._read_into.have_room", lambda nbytes: False)
-    monkeypatch.setattr("statedict.torch.modules._read_into.SMALL", 0)
+    monkeypatch.setattr("statedict.torch.modules._stages.SMALL", 0)
     made = model()
     with pytest.raises(OSError, match="the disk is gone") as caught:
         write(made, lazily(Blocks(fail_read=3), made))
@@ -408,7 +408,7 @@ def test_leaves_that_lie_otherwise_come_by_a_buffer() -> None:
 
 def test_large_casts_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of another dtype than the model's is read a bufferful at a time, wherever it begins in its storage."""
-    monkeypatch.setattr("statedict.torch.modules._read_into.STAGE", 20)
+    monkeypatch.setattr("statedict.torch.modules._read_into.PIECE", 20)
     made = nn.Module()
     made.register_buffer("cast", torch.zeros(4, 3, dtype=torch.float64))
     source = Blocks()

@@ -17,7 +17,7 @@ import statedict.torch
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
 from statedict.state import Leaf, rows_of
-from statedict.torch.modules._read_into import scattered
+from statedict.torch.modules._stages import scattered
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]

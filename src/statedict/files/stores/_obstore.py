@@ -152,7 +152,7 @@ class ObstoreBucket:
         kind = type(error).__name__
         text = str(error)
         if NO_BUCKET.search(text):
-            # For a conditional write, too: that it is not there does not mean that another writer was faster.
+            # Before the test for a ConflictError: without the bucket, a conditional write has not lost to another writer.
             reason = "the bucket does not exist: create it, or check the URL, the endpoint and the region"
             return FileNotFoundError(errno.ENOENT, reason, name)
         # A conditional write to an object that was deleted meanwhile.

@@ -44,6 +44,9 @@ class Finding(NamedTuple):
             not checked; `"warning"`: it is intact, but may be unexpected; `"note"`: for information.
         where: the tensor, or the part of the file.
         text: a description of the problem.
+
+    >>> print(Finding("error", "data/0", "its bytes have changed"))
+    error: data/0: its bytes have changed
     """
 
     level: Literal["error", "unread", "warning", "note"]

@@ -83,7 +83,7 @@ def choose_root(
         raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
         raise RootError(f"the file contains no state dict{_reasons(unopened)}", file=file)
-    # What cannot be read is a choice too: another root must not take its place.
+    # A root that cannot be read is a candidate too: another one must not silently take its place.
     known = {**roots, **dict.fromkeys(unopened, StateDict())}
     models = candidates(known)
     chosen = "" if "" in models else next(iter(models)) if len(models) == 1 else _preferred(models)

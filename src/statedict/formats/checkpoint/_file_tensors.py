@@ -1,4 +1,4 @@
-"""Tensors in byte ranges of a file: what the reader of a simple format, such as that of a plugin, makes leaves with."""
+"""Make leaves of byte ranges of a file, for readers of simple formats, such as those of plugins."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ._files import EXPERT, LAYER, MODEL, DeepSpeedFiles
 from ._partitions import on_cpu, vector
 from ._places import ParameterPlace, Shape, parts_of
 
-# What is read here from the model states; every other value becomes a root.
+# The keys of the model states that are read here; every other value becomes a root.
 READ = frozenset(
     {
         "module",

@@ -1,4 +1,4 @@
-"""What one rank has of a ZeRO optimizer: flat vectors, one for each group of parameters, of weights and optimizer state.
+"""One rank's part of a ZeRO optimizer: flat vectors, one for each group of parameters, of weights and optimizer state.
 
 ZeRO 1 and 2, and the optimizer for bfloat16, divide one flat vector for each parameter group; ZeRO 3 has a flat vector for
 each sub-group, in which are the rank's parts of the parameters. The pickles name classes of DeepSpeed for a few values
@@ -19,7 +19,7 @@ from ..storages._describe import shown
 FLAT, FLAT_3 = "single_partition_of_fp32_groups", "fp32_flat_groups"
 BASE, BASE_3 = "base_optimizer_state", "optimizer_state_dict"
 STEP = "step"
-# What is read here; every other value in a file becomes a root.
+# The keys that are read here; every other value in a file becomes a root.
 READ = frozenset(
     (
         *(FLAT, FLAT_3, BASE, BASE_3, "param_groups"),
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """What one rank has of the optimizer.
+    """One rank's part of the optimizer.
 
     Attributes:
         file: the path of the file.

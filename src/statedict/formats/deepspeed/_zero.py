@@ -35,13 +35,13 @@ from ._places import Shape, places
 from ._weights import weights
 
 PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
-# How the names of parameters begin that layers of a pipeline share.
+# Prefix of the names of parameters that layers of a pipeline share.
 TIED = "tied_modules."
 EXPERTS = "experts have the weights that they train with: their fp32 weights and optimizer are not joined"
 
 
 class MpRank(NamedTuple):
-    """What the files of one mp_rank hold.
+    """The content of the files of one mp_rank.
 
     Attributes:
         tree: its roots.

@@ -25,7 +25,7 @@ from ._roots import Member, read_roots
 from ._values import read_name, read_values
 
 DATA = "data"
-# The key of a value that only unpickling gives back.
+# In JSON, the key of a value that is stored as a pickle.
 SERIALIZED = ":serialized:"
 LONGEST_VERSION = 100
 UNPACK = "unpack the archive, and open the directory"

@@ -53,7 +53,7 @@ def _read(start: bytes) -> NpyHeader:
     length = int.from_bytes(start[8 : 8 + width], "little")
     size = 8 + width + length
     if length > LONGEST:
-        raise FormatError(f"a header of {length:,} bytes", offset=8)
+        raise FormatError(f"the header has {length:,} bytes; at most {LONGEST:,} are accepted", offset=8)
     if size > len(start):
         raise TruncatedError(f"truncated within the header of {size:,} bytes", offset=len(start))
     try:

@@ -54,7 +54,7 @@ UNCHECKED = "the file has no checksum: damage cannot be detected"
 
 
 class Recorded(NamedTuple):
-    """What the directory records about an array: its element type, and the name that it is tied to."""
+    """The facts that the directory records about an array: its element type, and the name that it is tied to."""
 
     dtype: DType | None = None
     tied: str | None = None

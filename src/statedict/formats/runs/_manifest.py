@@ -239,7 +239,7 @@ def missing_manifest(file: str) -> UnknownFormatError:
 
 
 def check_seal(raw: bytes, file: str, what: str = "manifest") -> None:
-    """Raise ChecksumError unless the bytes end in their checksum, as `seal` has appended it; `what` they are."""
+    """Raise ChecksumError unless the bytes end in their checksum, as `seal` has appended it; `what` describes them."""
     found = SEAL.search(raw)
     if found is None:
         raise ChecksumError(f"the {what} does not end with its checksum", file=file)

@@ -72,7 +72,7 @@ class FileSource:
         self._near = 0, b""
 
     def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
-        """A storage of this file; `key` is which one."""
+        """Return a storage of this file; `key` identifies it."""
         return Storage(self, (self._token, key), nbytes, extent, location)
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
@@ -158,7 +158,7 @@ class FileSource:
         held = self.file.lease(until)
         if held is not None:
             self.verify(storages)
-            # Without a checksum there is nothing to compare, but what cannot be read is noticed.
+            # Without a checksum there is nothing to compare, but unreadable bytes are still detected.
             unknown = [storage for storage in storages if storage.where.crc is None]
             if self._settle is not None:
                 self._settle(unknown)
@@ -168,9 +168,9 @@ class FileSource:
     def _checked_on_arrival(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], verify: bool
     ) -> list[bool]:
-        """Of which storages the bytes that are about to be read are all that their checksum is of.
+        """Return, for each storage, whether its CRC-32 is to be computed from the bytes that are about to be read.
 
-        The others are verified here, unless they have been before.
+        It is, if these are all bytes of the checksum. Other storages are verified here, unless they have been before.
         """
         if verify:
             self._check_twins(storages)
@@ -259,7 +259,7 @@ class FileSource:
                 raise self.damaged(storage, crc)
 
     def wrong(self, storages: Iterable[Storage]) -> list[tuple[Storage, int]]:
-        """The storages whose bytes have another CRC than they should, with the one that they have."""
+        """Return the storages whose bytes do not match their CRC-32, each with the CRC-32 of its bytes."""
         known = [storage for storage in storages if storage.where.crc is not None]
         if self._settle is not None:
             self._settle(known)
@@ -282,7 +282,7 @@ class FileSource:
             raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
 
     def false_twins(self, storages: Iterable[Storage]) -> Iterator[Extent]:
-        """The twins whose bytes are others."""
+        """Yield the twins whose bytes differ."""
         for storage in storages:
             first: Extent = storage.where
             for twin in first.twins:
@@ -297,7 +297,7 @@ class FileSource:
             yield self.file.read(extent.offset + start, stop - start) if inflated is None else inflated[start:stop]
 
     def damaged(self, storage: Storage, crc: int) -> ChecksumError:
-        """The error of a storage whose bytes are not those that were written."""
+        """Return the error for a storage whose bytes do not match their CRC-32."""
         name = self.name_of(storage) if self.name_of else None
         extent: Extent = storage.where
         whose = f"the bytes of {name!r}" if name else f"its {extent.nbytes:,} bytes"

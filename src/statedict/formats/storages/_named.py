@@ -68,7 +68,7 @@ def ties(leaves: Mapping[str, Leaf]) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     for name, leaf in leaves.items():
         if leaf.spec.numel:
-            groups.setdefault(leaf.shown, []).append(name)
+            groups.setdefault(leaf.identity, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 

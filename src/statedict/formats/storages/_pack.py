@@ -248,7 +248,7 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
 
 
 def contents_of(leaves: Sequence[Leaf]) -> list[tuple[bytes | memoryview, int]]:
-    """Return the same for many small leaves, each with its CRC-32; neighbours in a file are read in one batch."""
+    """Return the elements of many small leaves as bytes, with their CRC-32s; neighbours in a file are read in one batch."""
     chosen = [n for n, leaf in enumerate(leaves) if hasattr(leaf.storage.source, "fresh") and _is_run(leaf)]
     table = single_rows([leaves[n] for n in chosen])
     read = dict(zip(chosen, memory_of(table.read(verify=True), table.sizes)))
@@ -267,5 +267,5 @@ def _is_whole_extent(leaf: Leaf) -> bool:
 
 
 def _is_run(leaf: Leaf) -> bool:
-    """Whether the elements are a run of the storage's bytes, as they stand there."""
+    """Whether the elements in row-major order are a run of the storage's bytes, unchanged."""
     return bool(leaf.spec.numel) and leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg

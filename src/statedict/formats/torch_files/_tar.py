@@ -78,10 +78,10 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
     )
 
 
-def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Leaf], bytes]:
+def read_tar_tensors(file: File) -> tuple[dict[str, Leaf], bytes]:
     """Return the tensors in a tar by the keys that its object uses, and the object as an unread pickle."""
     members = _parts(file, read_tar(file))
-    reader = _TarReader(file, limits)
+    reader = _TarReader(file, LIMITS)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     return tensors, file.read(*members["pickle"])
 

@@ -105,19 +105,14 @@ def multi_head_attention_forward(
     if not has_samples:
         query, key, value = (x[:, None, ...] for x in (query, key, value))
         key_padding_mask = None if key_padding_mask is None else key_padding_mask[None, ...]
-    length, samples, width = query.shape
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-    q, *more = _projected(query, key, value, in_proj_weight, in_proj_bias, separate)
+    q, k, v = _projected(query, key, value, in_proj_weight, in_proj_bias, separate)
     q = _heads(xp, q, num_heads)
-    k, v = (
-        _keys(xp, x, bias, static, num_heads, add_zero_attn)
-        for x, bias, static in zip(more, (bias_k, bias_v), (static_k, static_v))
-    )
-    weights = _weights(
-        xp, q * (1 / sqrt(width // num_heads)), k, _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
-    )
-    weights = dropout(weights, dropout_p, training=training)
-    mixed = xp.reshape(xp.permute_dims(weights @ v, (2, 0, 1, 3)), (length, samples, width))
+    k = _keys(xp, k, bias_k, static_k, num_heads, add_zero_attn)
+    v = _keys(xp, v, bias_v, static_v, num_heads, add_zero_attn)
+    masks = _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
+    weights = dropout(_weights(xp, q * (1 / sqrt(q.shape[-1])), k, masks), dropout_p, training=training)
+    mixed = xp.reshape(xp.permute_dims(weights @ v, (2, 0, 1, 3)), query.shape)
     output = linear(mixed, out_proj_weight, out_proj_bias)
     if need_weights and average_attn_weights:
         weights = xp.mean(weights, axis=1)

@@ -181,7 +181,7 @@ class ModuleList(_Numbered):
             f"({start}): {text}" if start == end else f"({start}-{end}): {end - start + 1} x {text}"
             for start, end, text in runs
         ]
-        body = "\n  ".join(indented(line, 2) for line in lines)
+        body = "\n  ".join(indented(line) for line in lines)
         return f"{self._get_name()}(\n  {body}\n)"
 
 

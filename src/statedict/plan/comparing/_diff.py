@@ -142,7 +142,7 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
     for name, (old, new) in both.items():
         a, b = leaf_of(old), leaf_of(new)
         if isinstance(a, Leaf) and isinstance(b, Leaf) and not (is_meta(a) or is_meta(b)):
-            key = a.shown, b.shown
+            key = a.identity, b.identity
             if key not in known:
                 known[key] = _compared_whole(name, a, b)
             found = known[key]
@@ -180,7 +180,7 @@ def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
 
 _LINES = 20
 _FEW = 5
-# What a field of a Diff is called in the counts, if not by its own name.
+# The name of a field of a Diff in the counts, if it differs from the field's own.
 _WORDS = {
     "shape": "reshaped",
     "dtype": "with another dtype",

@@ -22,7 +22,7 @@ from ._words import GENERIC, ORDINALS, alike, shared, telling, words
 _SIMILAR, _MARGIN = 0.3, 0.2
 # A module with more tensors than a linear layer has is not confused with another one by chance.
 LAYER = 2
-# What corresponding modules above the members add: more than any single word.
+# Added to the likeness of two members if the modules above them correspond: more than any single word adds.
 _STRUCTURE = 2.0
 # More members than this are not compared with each other by words, which takes quadratic time.
 _MOST = 96
@@ -37,9 +37,9 @@ class NodePair(NamedTuple):
 
 
 class Context:
-    """What the pairs found so far say about the modules above them, the nodes next to them, and the order of numbers.
+    """Evidence from the pairs found so far: which modules above them, neighbours and numbers correspond.
 
-    `sides` are the nodes of both sides, of which the pairs are some.
+    `sides` are all nodes of both sides.
     """
 
     def __init__(self, *sides: Iterable[Node]) -> None:
@@ -219,7 +219,7 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
 
 
 class _NameEvidence:
-    """Which words and corresponding modules above them each member has in common with each of the other side.
+    """What each member has in common with each member of the other side: words, and modules above them that correspond.
 
     A word that all members of the other side have does not count.
     """
@@ -242,7 +242,7 @@ class _NameEvidence:
                 self._sets[-1].append((both | {x for x, _ in same}, both | {y for _, y in same}))
 
     def distinguishes(self, row: int, column: int, rows: set[int], columns: set[int]) -> bool:
-        """Whether these two have more in common than either has with any rival, and all that it has in common with it."""
+        """Whether these two have everything in common that either has in common with any rival, and more."""
         ours, theirs = self._sets[row][column]
         return all(ours > self._sets[row][other][0] for other in columns - {column}) and all(
             theirs > self._sets[other][column][1] for other in rows - {row}

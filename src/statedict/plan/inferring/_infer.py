@@ -91,7 +91,7 @@ def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozense
 
 
 def _own_names(matches: list[Matched], shapes: Shapes, wanted: Shapes) -> list[Matched]:
-    """Match the tensors that no match renames with their own names, rather than others: they keep these names."""
+    """Match tensors that keep their names with the model's tensors of these names, instead of matches to other names."""
     left = shapes.keys() - {name for match in matches for name in match.sources}
     while clash := [match for match in matches if not left.isdisjoint(match.targets)]:
         matches = [match for match in matches if left.isdisjoint(match.targets)]

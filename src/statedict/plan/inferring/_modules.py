@@ -89,7 +89,10 @@ class Matcher:
 
 
 class _Front:
-    """The nodes of two modules, opened until they are equal: `classes` of equally many, and the remaining tensors."""
+    """The nodes of two modules, replaced by their children until both sides have equal ones.
+
+    The equal ones are `classes`, with as many nodes on one side as on the other; the remaining tensors are `left_over`.
+    """
 
     def __init__(self, left: Iterable[Node], right: Iterable[Node], transposed: bool | None) -> None:
         self.classes: list[tuple[list[Node], list[Node]]] = []

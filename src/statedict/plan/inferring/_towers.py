@@ -15,11 +15,11 @@ from ._words import alike, words
 
 # Two modules are towers if they have at least this share of all their elements in tensors of the same names and shapes.
 _COMMON = 0.4
-# Modules beside each other are compared in pairs: of more of them, none is a tower.
+# Modules beside each other are compared in pairs; if there are more than this, they are not treated as towers.
 _MOST = 12
 _ALIKE = 0.6
 
-# The module → the words that tell it from the other towers beside it.
+# The module → the words that distinguish it from the other towers beside it.
 Towers = Mapping[str, frozenset[str]]
 
 
@@ -54,7 +54,7 @@ def _size(tensors: Iterable[tuple[str, Shape | None]]) -> int:
 
 
 def untold(matched: Iterable[tuple[str, str]], sides: tuple[Towers, Towers]) -> tuple[set[str], set[str]]:
-    """Return the towers of both sides of which no word says that the matched names, of a source and a model, correspond.
+    """Return the towers of both sides whose matches no word confirms; `matched` are names of a source and a model.
 
     If it is only one of those beside each other, the others leave no choice.
     """

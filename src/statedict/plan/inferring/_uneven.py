@@ -1,4 +1,7 @@
-"""Find modules that are equal but for tensors that were taken out or left over: these do not say which correspond."""
+"""Find modules that would be equal if no tensors had been removed from them or were left over in them.
+
+The removed or remaining tensors distinguish such modules, but do not say which of them correspond.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ def shared(one: Iterable[str], other: Iterable[str]) -> bool:
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether one path ends with the other, or their last distinctive parts have a word in common, and not each another one.
+    """Whether one path ends with the other, or their last distinctive parts share a word
+    and do not both have another one.
 
     >>> agree("embed.pos", "wpe"), agree("cls_token", "mask_token"), agree("pooler.dense", "lm.dense")
     (True, False, False)

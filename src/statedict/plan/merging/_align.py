@@ -37,7 +37,7 @@ def combined(sources: Sequence[State], combine: Combine) -> StateDict:
             values[name] = value
             continue
         leaves = [strided(state[name], name) for state in states]
-        key = tuple(leaf.shown for leaf in leaves)
+        key = tuple(leaf.identity for leaf in leaves)
         if key not in made:
             made[key] = combine(name, leaves)
         values[name] = made[key]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,30 +57,37 @@ def extracted(tuned: State, base: State, rank: int) -> StateDict:
     changed = [name for name, pair in every.items() if not same(*pair)]
     if not changed:
         raise MergeError("the model does not differ from its base: there is nothing to extract")
-    matrices = {name: every[name] for name in changed if _is_matrix(name, every[name])}
-    targets = {name.removesuffix(".weight") for name in matrices}
-    others = [name for name in changed if name not in matrices]
-    biases = [name for name in others if name.endswith("bias") and "." in name]
-    whole = {name.rpartition(".")[0] for name in others if name not in biases}
-    if "" in whole or whole & targets:
-        unfit = [name for name in others if name not in biases and name.rpartition(".")[0] in {"", *targets}]
-        raise MergeError(f"a LoRA cannot contain the change of {names_listed(unfit)}", names=unfit)
-    transposed = {name for name, pair in matrices.items() if _is_transposed(name, pair, every)}
+    matrices, biases, whole = _sorted(changed, every)
+    transposed = {module for module, pair in matrices.items() if _is_transposed(f"{module}.weight", pair, every)}
     values: dict[str, Leaf] = {}
-    for name, pair in matrices.items():
-        values |= _matrices(name.removesuffix(".weight"), pair, rank, name in transposed)
+    for module, pair in matrices.items():
+        values |= _matrices(module, pair, rank, module in transposed)
     for name in biases:
         module, _, last = name.rpartition(".")
         if module not in whole:
-            values[f"{_PREFIX}{module}.base_layer.{last}" if module in targets else f"{_PREFIX}{name}"] = every[
-                name
-            ].tuned
+            stored = f"{module}.base_layer.{last}" if module in matrices else name
+            values[f"{_PREFIX}{stored}"] = every[name].tuned
     values |= {f"{_PREFIX}{n}": pair.tuned for n, pair in every.items() if n.rpartition(".")[0] in whole}
     adapter = StateDict(values, backend=getattr(tuned, "_backend", "auto"))
-    ranks = {name.removesuffix(".weight"): _rank(pair, rank) for name, pair in matrices.items()}
+    ranks = {module: _rank(pair, rank) for module, pair in matrices.items()}
     config = _config(rank, ranks, sorted(whole), bool(biases), bool(transposed))
     adapter.texts = {ADAPTER_CONFIG: json.dumps(config, indent=2)}
     return adapter
+
+
+def _sorted(changed: Sequence[str], every: Mapping[str, _Pair]) -> tuple[dict[str, _Pair], list[str], set[str]]:
+    """Return the changed weights that become two factors, by module; changed biases; and modules that are kept whole.
+
+    Raises MergeError for changed tensors that an adapter cannot contain.
+    """
+    matrices = {name.removesuffix(".weight"): every[name] for name in changed if _is_matrix(name, every[name])}
+    others = [name for name in changed if not _is_matrix(name, every[name])]
+    biases = [name for name in others if name.endswith("bias") and "." in name]
+    rest = [name for name in others if name not in biases]
+    unfit = [name for name in rest if name.rpartition(".")[0] in {"", *matrices}]
+    if unfit:
+        raise MergeError(f"a LoRA cannot contain the change of {names_listed(unfit)}", names=unfit)
+    return matrices, biases, {name.rpartition(".")[0] for name in rest}
 
 
 def _is_matrix(name: str, pair: _Pair) -> bool:

@@ -56,7 +56,7 @@ _ROLES = {
 
 @dataclass
 class Adapter:
-    """What the file of an adapter holds: the matrices of each module by role, and tensors that replace those of the base.
+    """The content of an adapter's file: the matrices of each module by role, and tensors that replace those of the base.
 
     Attributes:
         name: how errors call it.
@@ -158,7 +158,7 @@ class _TiedValues:
         self._leaves = {name: leaf_of(value) for name, value in values.items()}
         for name, leaf in self._leaves.items():
             if isinstance(leaf, Leaf) and leaf.spec.numel:
-                self._tied[name] = groups.setdefault(leaf.shown, [])
+                self._tied[name] = groups.setdefault(leaf.identity, [])
                 self._tied[name].append(name)
 
     def leaf(self, name: str) -> Leaf:

@@ -1,4 +1,4 @@
-"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; unsupported options are refused."""
+"""Read the options in PEFT's `adapter_config.json` that matter for merging a LoRA; refuse unsupported ones."""
 
 from __future__ import annotations
 

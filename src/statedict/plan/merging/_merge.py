@@ -183,10 +183,10 @@ def _is_same(one: Any, other: Any) -> bool:
     """Whether two values are the same tensor; does not read it."""
     a, b = leaf_of(one), leaf_of(other)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
-        return a.shown == b.shown
+        return a.identity == b.identity
     if isinstance(a, Compound) and isinstance(b, Compound):
-        shown = [{role: part.shown for role, part in each.parts.items()} for each in (a, b)]
-        return a.facts == b.facts and shown[0] == shown[1]
+        ours, theirs = ({role: part.identity for role, part in each.parts.items()} for each in (a, b))
+        return a.facts == b.facts and ours == theirs
     return one is other
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ._wrappers import Pairing, bare
 
-# How the names of the parameters begin that the methods of PEFT 0.21 add; a test compares them with PEFT.
+# Prefixes of the parameters that the methods of PEFT 0.21 add; a test compares them with PEFT.
 METHODS = (
     "adamss", "beft", "boft", "c3a", "deft", "delora", "fourierft", "frod", "glora", "gralora", "hada", "hira", "hra", "ia3",
     "lily", "ln_tuning", "lokr", "lora", "miss", "oft", "osf", "peanut", "poly", "psoft", "pvera_lambda", "randlora", "road",

@@ -48,11 +48,9 @@ def parts_of(names: Collection[str]) -> dict[str, WeightPart]:
     return parts | (_bases(names, adapted, parts) if adapted else {})
 
 
-def may_match(source: str, slot: str, parts: Mapping[str, WeightPart], slot_parts: Mapping[str, WeightPart]) -> bool:
-    """Whether a source may fill a slot: both are whole or both are parts; a whole weight may fill the base of a LoRA."""
-    if source not in parts and slot in slot_parts:
-        return slot_parts[slot].base
-    return (source in parts) == (slot in slot_parts)
+def takes_whole(slot: str, slot_parts: Mapping[str, WeightPart]) -> bool:
+    """Whether a whole weight may fill a slot: the slot is not a part of a weight, or is the base of a LoRA."""
+    return slot not in slot_parts or slot_parts[slot].base
 
 
 def notes_on_parts(

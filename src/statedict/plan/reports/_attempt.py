@@ -33,7 +33,7 @@ _PATTERNS = ("allow_missing", "allow_unexpected")
 
 
 class TensorInfo(NamedTuple):
-    """What planning needs to know about a tensor that is not strided, or whose dtype PyTorch does not have."""
+    """The facts that planning needs about a tensor that is not strided, or whose dtype PyTorch does not have."""
 
     shape: Shape
     dtype: Any

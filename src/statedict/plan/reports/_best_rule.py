@@ -37,20 +37,13 @@ class Best(NamedTuple):
     solves: int
 
 
-def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | None:
-    """Return the rule that renames the most unexpected names to missing ones; None if there is no clear best rule.
-
-    >>> best = best_rule(["layers.0.w", "layers.1.w"], ["model.layers.0.w", "model.layers.1.w", "step"])
-    >>> str(best.rule), best.solves
-    ('model.{*p} -> {*p}', 2)
-    """
-    found = best_rules(missing, unexpected)
-    return found[0] if len(found) == 1 else None
-
-
 def best_rules(missing: Collection[str], unexpected: Collection[str]) -> list[Best]:
-    """Return the rule of `best_rule`, or several rules if each alone would give all missing names.
+    """Return the rule that renames the most unexpected names to missing ones; nothing if there is no clear best rule.
 
+    Several rules are returned if each alone would give all missing names.
+
+    >>> [(str(best.rule), best.solves) for best in best_rules(["0.w", "1.w"], ["model.0.w", "model.1.w", "step"])]
+    [('model.{*p} -> {*p}', 2)]
     >>> [str(best.rule) for best in best_rules(["a.w", "b.w"], ["query.a.w", "query.b.w", "key.a.w", "key.b.w"])]
     ['query.{*p} -> {*p}', 'key.{*p} -> {*p}']
     """

@@ -13,7 +13,7 @@ from statedict.state import LINE, Section, as_html, as_text, fold, folded, liste
 
 from ...errors import printable
 from ..names._near_misses import NearMisses
-from ..names._parts import may_match, parts_of
+from ..names._parts import parts_of, takes_whole
 from ..tensors._step import Mismatch
 from ._report import LoadReport
 from ._suggest import LONGEST, in_common
@@ -100,7 +100,7 @@ def _missing(report: LoadReport) -> Section:
     near = NearMisses(name for name in texts if name not in parts)
 
     def about(names: tuple[str, ...]) -> str:
-        close = near.to(names[0], 3) if may_match("", names[0], {}, slot_parts) else []
+        close = near.to(names[0], 3) if takes_whole(names[0], slot_parts) else []
         meant = [other for other in close if shapes.get(other) == shapes.get(names[0])]
         hint = f"  did you mean {texts[meant[0]]!r}?" if meant else ""
         return f"{_shape(report, names[0])}{hint}"

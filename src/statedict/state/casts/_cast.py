@@ -33,9 +33,9 @@ class Casts:
         """
         if leaf.spec.dtype is dtype:
             return leaf
-        made = self._made.get((leaf.shown, dtype))
+        made = self._made.get((leaf.identity, dtype))
         if made is None:
-            made = self._made[leaf.shown, dtype] = _cast(leaf, dtype)
+            made = self._made[leaf.identity, dtype] = _cast(leaf, dtype)
         return Leaf(made.spec, made.storage, leaf.traits._replace(conj=False, neg=False))
 
     def leaves(self, leaves: Sequence[Leaf], dtype: DType) -> list[Leaf]:
@@ -43,7 +43,7 @@ class Casts:
         cast = [self.leaf(leaf, dtype) for leaf in leaves]
         for group in tied(leaves):
             some = [leaves[index] for index in group]
-            if len({leaf.shown for leaf in some}) > 1 and len({leaf.spec.dtype for leaf in some}) == 1:
+            if len({leaf.identity for leaf in some}) > 1 and len({leaf.spec.dtype for leaf in some}) == 1:
                 for index, view in zip(group, self._views(some, dtype)):
                     cast[index] = view
         return cast

@@ -118,11 +118,6 @@ def _bit_generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return _bit_generators()[name]()
 
 
-def _set_bit_generator(made: Any, state: Any) -> None:
-    # NumPy 2 adds the seed sequence, from which `spawn` draws.
-    made.__setstate__(state)
-
-
 def _generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     import numpy.random as random
 
@@ -145,6 +140,7 @@ def _owned(args: tuple[Any, ...]) -> Any:
 
 
 def _set_generator(made: Any, state: Any) -> None:
+    # NumPy 2 adds the seed sequence, from which `spawn` draws.
     made.__setstate__(state)
 
 
@@ -190,7 +186,7 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("argparse", "Namespace"): Maker(_no_arguments(_namespace), _no_items(_attributes)),
     ("types", "SimpleNamespace"): Maker(_no_arguments(SimpleNamespace), _no_items(_attributes)),
     ("_io", "BytesIO"): Maker(_no_arguments(io.BytesIO), _no_items(_bytes_io)),
-    ("numpy.random._pickle", "__bit_generator_ctor"): Maker(_bit_generator, _no_items(_set_bit_generator)),
+    ("numpy.random._pickle", "__bit_generator_ctor"): Maker(_bit_generator, _no_items(_set_generator)),
     ("numpy.random._pickle", "__generator_ctor"): Maker(_generator, _no_items(_set_generator)),
     ("numpy.random._pickle", "__randomstate_ctor"): Maker(_random_state, _no_items(_set_generator)),
     ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): Maker(_seed_sequence, _no_items(_set_seed_sequence)),

@@ -62,7 +62,7 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
 
 
 def as_html(first: str, sections: Iterable[Section]) -> str:
-    """Return the same as an HTML fragment, for notebooks."""
+    """Return a first line and sections as an HTML fragment, for notebooks."""
     from html import escape
 
     parts = [f"<p><b>{escape(_cut(first))}</b></p>"]

@@ -14,7 +14,6 @@ from typing import Any, Self
 
 from ...errors import CollisionError, NotAStateError, UnknownNameError, printable
 from .._arguments import a, flags, mappings, maybe, texts
-from ..tensors._dtype import DType
 from ..tensors._dtype import dtype as find_dtype
 from ..tensors._leaf import Leaf, Spec
 from ..tensors._library import key_map, leaf_of, library, library_of
@@ -22,7 +21,7 @@ from ..tensors._materialize import materialize
 from ..tensors._ties import tied
 from ..tensors._values import Compound
 from . import _metadata
-from ._names import Patterns, check_names, each, matcher, nearest, warn_of_unknown
+from ._names import Patterns, check_names, each, matcher, nearest, parents, warn_of_unknown
 from ._reader import Reader, replace, with_arrays
 
 Rename = str | Callable[[str], str] | Mapping[str, str]
@@ -239,8 +238,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def select(self, *patterns: Patterns) -> StateDict:
         """Return the entries that match any glob pattern (a module's path matches all below it); partner of `drop`."""
-        fits = matcher(each(patterns))
-        return self._filtered(lambda name: fits(name))
+        return self._filtered(matcher(each(patterns)))
 
     def drop(self, *patterns: Patterns) -> StateDict:
         """Return the entries that do not match any of the patterns; partner of `select`."""
@@ -264,7 +262,7 @@ class StateDict(MutableMapping[str, Any]):
         values = {n.removeprefix(inside): v for n, v in self._values.items() if n.startswith(inside)}
         metadata = None if self._metadata is None else _metadata.below(self._metadata, path)
         if not values and not metadata:
-            raise UnknownNameError(path, near=nearest(path, {p for n in self._values for p in _prefixes(n)}, 3))
+            raise UnknownNameError(path, near=nearest(path, {p for n in self._values for p in parents(n)}, 3))
         return self._new(values, metadata)
 
     def with_prefix(self, prefix: str) -> StateDict:
@@ -308,7 +306,14 @@ class StateDict(MutableMapping[str, Any]):
         """
         from ..casts._cast import Casts
 
-        target = _required_dtype(dtype)
+        try:
+            target = find_dtype(dtype)
+        except KeyError:
+            raise ValueError(
+                f"{str(dtype)!r} is not a dtype. `to` casts the floating-point tensors of a state, for example to "
+                "'bfloat16'. To move them to a device, use statedict.load(path, map_location=), or "
+                "{name: value.to(device) for name, value in state.items()}"
+            ) from None
         fits = matcher(only) if only is not None else lambda name: True
         chosen = {
             name: leaf
@@ -375,28 +380,10 @@ class StateDict(MutableMapping[str, Any]):
         return new
 
 
-def _required_dtype(value: Any) -> DType:
-    if isinstance(value, DType):
-        return value
-    try:
-        return find_dtype(getattr(value, "__name__", str(value)))  # numpy.float16 is a class
-    except KeyError:
-        raise ValueError(
-            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, for example to 'bfloat16'. "
-            "To move them to a device, use statedict.load(path, map_location=), or "
-            "{name: value.to(device) for name, value in state.items()}"
-        ) from None
-
-
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the values of a mapping without reading the leaves of a StateDict."""
     # An optimizer's state has a dict for each parameter, and `isinstance` is slow for abstract classes.
     return source._values if type(source) is not dict and isinstance(source, StateDict) else source
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def _pairs(values: Any) -> dict[str, Any]:

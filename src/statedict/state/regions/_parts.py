@@ -203,7 +203,7 @@ def part_of(found: Pieces, box: Box) -> Leaf:
 
 
 def _storage(found: Pieces) -> Storage:
-    key = ("pieces", found.spec, *((box, leaf.shown) for box, leaf in found.pieces))
+    key = ("pieces", found.spec, *((box, leaf.identity) for box, leaf in found.pieces))
     location = found.pieces[0].leaf.storage.location if found.pieces else "cpu"
     return Storage(IN_PIECES, key, found.spec.nbytes, found, location)
 

@@ -66,13 +66,16 @@ class DType:
         return dtype, (self.name,)
 
 
-def dtype(name: str) -> DType:
-    """Return the DType of that name, with or without `torch.`; raises KeyError if it does not exist.
+def dtype(given: object) -> DType:
+    """Return the DType of a name, with or without `torch.`, or for a dtype of torch or NumPy.
 
-    >>> dtype("torch.float32").itemsize
-    4
+    Raises KeyError if it does not exist.
+
+    >>> import numpy
+    >>> dtype("torch.float32").itemsize, dtype(numpy.float16), dtype("bf16")
+    (4, dtype('float16'), dtype('bfloat16'))
     """
-    short = name.removeprefix("torch.")
+    short = (given.__name__ if isinstance(given, type) else str(given)).removeprefix("torch.")
     return DTYPES[ALIASES.get(short, short)]
 
 

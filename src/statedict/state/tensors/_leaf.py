@@ -315,8 +315,8 @@ class Leaf:
         return self.spec.nbytes if self.table is None or self.row is None else self.table.sizes[self.row]
 
     @property
-    def shown(self) -> Hashable:
-        """A key for the elements: leaves with equal keys have the same elements."""
+    def identity(self) -> Hashable:
+        """A key for the elements: leaves with equal keys are the same elements of one storage."""
         return self.storage.key, self.spec, self.traits.conj, self.traits.neg
 
     def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:

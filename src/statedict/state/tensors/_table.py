@@ -43,7 +43,7 @@ PRIVATE: dict[str, Any] = {"flags": FLAGS} if FLAGS else {}
 
 
 class RowKind(NamedTuple):
-    """What many tensors have in common; `location` is the device that their storages were saved from."""
+    """The properties that many tensors have in common; `location` is the device that their storages were saved from."""
 
     spec: Spec
     traits: Traits

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class ReadAttempt(NamedTuple):
-    """What happened when a file was opened and read.
+    """The result of opening and reading a file.
 
     Attributes:
         error: what opening raised, or None.

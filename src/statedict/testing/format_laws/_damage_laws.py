@@ -15,7 +15,7 @@ from ._recording_file import OutsideFileError
 
 # Values that make most numbers larger: of binary ones, and of decimal digits.
 LARGER = (0xFF, 0x7F, ord("9"))
-# What files may end with that means nothing.
+# Padding that a file may end with.
 PADDING = b"\0 \n"
 
 

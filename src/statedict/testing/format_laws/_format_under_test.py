@@ -76,6 +76,7 @@ class FormatUnderTest(ABC):
         return self.as_files(self.write(state, metadata or {}))
 
     def as_files(self, written: bytes | Files) -> Files:
+        """Return what `write` returned as files by name."""
         return {ONE: written} if isinstance(written, bytes) else written
 
     def source(self, files: Files, log: list[Reading] | None = None) -> File | Folder:

@@ -1,4 +1,4 @@
-"""What Python's audit hooks tell of: imports, processes, opened files, code that is run."""
+"""Record the events of Python's audit hooks: imports, processes, opened files, code that is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# What a reader may do beside opening its file. Everything else that Python can tell of is recorded.
+# Events that a reader may cause beside opening its file. All others are recorded.
 HARMLESS = {
     "mmap.__new__",
     "os.scandir",

@@ -21,7 +21,7 @@ def _computed(suite: HostUnderTest, value: Any) -> Leaf:
     return computed(leaf.spec.dense(), [leaf], lambda array: array)
 
 
-# What may be in a state for an array of the host.
+# The forms in which a state may hold an array of the host.
 KINDS: dict[str, Callable[[HostUnderTest, Any], Any]] = {
     "arrays": lambda suite, value: value,
     "leaves": lambda suite, value: leaf_of(suite.numpy(value)),

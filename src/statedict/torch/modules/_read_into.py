@@ -1,8 +1,7 @@
 """Read leaves straight into the memory of a model's tensors, so that bytes move once.
 
-- Small leaves that are laid out like their tensors are *staged*: read many at a time into one buffer, and copied from
-  there. Reading 32,000 of them directly would need a view and a backup of each; here the read of a stage is complete when
-  the copying begins, and that cannot fail.
+- Small leaves that are laid out like their tensors are *staged* (`_stages`): read many at a time, and then copied, which
+  cannot fail.
 - Large ones are read into the tensor's own memory, all of a source in one call.
 - Those for a CUDA device are sent through a ring of pinned buffers.
 - All others are read into a buffer of bounded size, and copied (and cast) from there.
@@ -13,7 +12,7 @@ leaving half a model:
 - If the system keeps the files from being changed meanwhile (a lease), they are read twice: once to verify them, and then,
   from the page cache, into the tensors. This takes no memory, and less time than a backup.
 - Otherwise each group of tensors is backed up before it is overwritten, while the group before it is read, and all are
-  restored if something fails. If there is not enough memory for that, the files are read twice without being kept.
+  restored if something fails. If there is not enough memory for that, the files are read twice without a lease.
 
 If the second read fails, the tensors read before stay changed (`Arrivals.changed`).
 """
@@ -24,16 +23,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from ctypes import memmove
 from functools import partial
-from itertools import chain, pairwise, zip_longest
+from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from statedict.state import (
-    Blocks,
     Compound,
     Leaf,
     Leasable,
@@ -49,21 +45,20 @@ from statedict.state import (
 from statedict.tree import JointLoad
 
 from ..tensors import _ring
-from ..tensors._copy_pairs import ORDINARY, addresses, copy_all
+from ..tensors._copy_pairs import ORDINARY, copy_all
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
 from ._backup import Backup
+from ._stages import Stage, split, stages
 
-# Tensors below this size are staged: a copy of 64 KiB takes as long as the system call that it saves.
-SMALL = 64 << 10
-# The size of a stage, and the bytes that a file may have between two tensors that are read in one call.
-STAGE = 8 << 20
-BETWEEN = 192
 # The size of the buffer for tensors that are copied. A single tensor may be larger.
 BUFFER = 8 << 20
-# This much is backed up and read together: many times what the threads read at a time, and little to wait for at the start.
+# A large tensor that is copied is read in pieces of this size.
+PIECE = 8 << 20
+# The bytes of a group, which is backed up and read together: much more than the threads read at a time, and so few that the
+# backup of the first group, during which nothing is read, is short.
 GROUP = 64 << 20
-# Of more files than these, some may be closed between two reads.
+# With more files than this, some may be closed between the two reads, which ends their lease.
 MOST_LEASES = 32
 
 Arrival = tuple[Any, Leaf | Compound]
@@ -74,29 +69,6 @@ class _Step(NamedTuple):
 
     tensors: Sequence[Any]
     read: Callable[[bool], None]
-
-
-class Stage(NamedTuple):
-    """Small tensors, and a table with the elements of each."""
-
-    tensors: Sequence[Any]
-    table: Table
-
-    def fill(self, verify: bool) -> None:
-        """Read the elements of all rows, and then copy them into the tensors."""
-        found = self.table.read(verify=verify)
-        deque(self.copies(found), maxlen=0)
-
-    def copies(self, found: Blocks) -> Iterator[object]:
-        """Return an iterator that copies the elements that were read into the tensors, without running any Python code."""
-        targets, sizes = addresses(self.tensors), self.table.sizes
-        copies = []
-        for some, block, places in found:
-            if len(some) == len(sizes):
-                copies.append(scattered(block, places, targets, sizes))
-            else:
-                copies.append(scattered(block, places, [targets[row] for row in some], [sizes[row] for row in some]))
-        return chain.from_iterable(copies)
 
 
 class Arrivals:
@@ -120,7 +92,7 @@ class Arrivals:
             run = isinstance(leaf, Leaf) and _is_run(tensor, leaf)
             if run and _ring.reaches(tensor.device) and _ring.is_sendable(leaf):
                 self._sent.append((tensor, leaf))  # type: ignore[arg-type]
-            elif run and leaf.spec.nbytes > STAGE:  # type: ignore[union-attr]
+            elif run and leaf.spec.nbytes > PIECE:  # type: ignore[union-attr]
                 self._poured.append((tensor, leaf))  # type: ignore[arg-type]
             else:
                 self._others.append((tensor, leaf))
@@ -151,7 +123,7 @@ class Arrivals:
             except BaseException as error:
                 if not kept:
                     raise
-                # An interrupt, as a rule, which is raised when the load is complete: the bytes are in the page cache.
+                # Usually KeyboardInterrupt. The load is completed first, quickly, because the bytes are in the page cache.
                 self._overwrite(steps)
                 if not isinstance(error, Exception):
                     raise
@@ -166,7 +138,7 @@ class Arrivals:
             if lease is None:
                 return False
             held.append(lease)
-        # A process that waits to change a file waits only for some time, which may end before a load that begins now does.
+        # If a process already waits to change a file, the system may end the lease before a load that starts now is done.
         return bool(held) and all(is_held() for is_held in held)
 
     def _overwrite(self, steps: Iterable[_Step]) -> None:
@@ -240,49 +212,9 @@ def _verify(storages: Iterable[Storage]) -> None:
         some[0].source.verify(some)
 
 
-# Small tensors.
-
-
-def split(sizes: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """Return the rows that are staged, and the large ones; rows without elements are in neither."""
-    if not sizes or 0 < min(sizes) <= max(sizes) < SMALL:
-        return range(len(sizes)), ()
-    return (
-        [row for row, nbytes in enumerate(sizes) if 0 < nbytes < SMALL],
-        [row for row, nbytes in enumerate(sizes) if nbytes >= SMALL],
-    )
-
-
-def stages(tensors: Sequence[Any], table: Table, rows: Sequence[int]) -> Iterator[Stage]:
-    """Divide these rows, in order, into stages of limited size."""
-    ends, room = [0], STAGE
-    fits = sum(map(table.sizes.__getitem__, rows)) + BETWEEN * len(rows) <= STAGE
-    for index, row in enumerate(() if fits else rows):
-        needed = table.sizes[row] + BETWEEN
-        if needed > room and index:
-            ends.append(index)
-            room = STAGE
-        room -= needed
-    for start, end in pairwise([*ends, len(rows)]):
-        some = rows[start:end]
-        if some:
-            yield Stage(tensors if len(some) == len(tensors) else [tensors[row] for row in some], table.taken(some))
-
-
 def _fill_stage(stage: Stage, verify: bool) -> None:
     stage.fill(verify)
     torch.autograd.graph.increment_version(list(stage.tensors))
-
-
-def scattered(
-    block: memoryview, places: Sequence[int], targets: Sequence[int], sizes: Sequence[int]
-) -> Iterator[object]:
-    """Copy runs of `sizes` bytes from `places` in the block to the addresses `targets`: a run for each item."""
-    start = np.frombuffer(block, np.uint8).ctypes.data
-    return map(memmove, targets, [start + place for place in places], sizes)
-
-
-# Large tensors.
 
 
 def _read_straight(group: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
@@ -302,7 +234,7 @@ def pour(tensor: Any, leaf: Leaf, verify: bool) -> None:
     """
     dtype, itemsize = TORCH_DTYPES[leaf.spec.dtype], leaf.spec.dtype.itemsize
     flat = tensor.detach().view(-1)
-    step = max(1, STAGE // itemsize)
+    step = max(1, PIECE // itemsize)
     block = arena(min(step, len(flat)) * itemsize)
     for start in range(0, len(flat), step):
         count = min(step, len(flat) - start)

@@ -118,9 +118,6 @@ def _group(group: Any, number: int, state: Mapping[Any, Any]) -> SavedGroup:
     return SavedGroup(options, tuple(SavedEntry(key, name, state.get(key)) for key, name in zip(ids, names)))
 
 
-# matching
-
-
 @dataclass(slots=True)
 class Match:
     """The plan of loading an optimizer.

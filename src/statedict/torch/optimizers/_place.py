@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import DTYPES, DType, Leaf, cast_kind, rows_of
+from statedict.state import DType, Leaf, cast_kind, rows_of
+from statedict.state import dtype as find_dtype
 from statedict.tree import Cast
 
 from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
@@ -46,11 +47,12 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
     if isinstance(wanted, str) and wanted == "parameter":
         return "parameter"
     if not isinstance(wanted, torch.dtype):
-        known = DTYPES.get(str(wanted).removeprefix("torch."))
-        found = TORCH_DTYPES.get(known) if known else None
-        if found is None:
-            raise ValueError(f'dtype must be a floating-point dtype, its name, or "parameter", not {wanted!r}')
-        wanted = found
+        try:
+            wanted = TORCH_DTYPES[find_dtype(wanted)]
+        except KeyError:
+            raise ValueError(
+                f'dtype must be a floating-point dtype, its name, or "parameter", not {wanted!r}'
+            ) from None
     if not wanted.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype, not {wanted}")
     return wanted

@@ -16,7 +16,7 @@ from statedict.errors import BoundsError, FormatError
 from statedict.formats.torch_archive import Archive, ArchiveStorages, StorageId, TypedStorage, parse
 from statedict.state import PLAIN, DType, Leaf, Read, Table, Traits, map_tree, rows_of
 
-from ..modules._read_into import split, stages
+from ..modules._stages import split, stages
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import with_traits
 from ..tensors._storages import bytes_of, new_storage

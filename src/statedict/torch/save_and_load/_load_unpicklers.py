@@ -25,6 +25,7 @@ import torch
 import torch._weights_only_unpickler as theirs
 from torch.serialization import StorageType
 
+from ..tensors._allowed import callers_globals
 from ._load_guards import REBUILD_QUANTISED, check_call, rebuild_quantised, set_tensor, watched
 from ._load_policy import Refused
 
@@ -103,19 +104,13 @@ class Restricted(pickle._Unpickler):
         found: dict[str, Any] = theirs._get_allowed_globals()
         return found
 
-    @property
-    def callers(self) -> dict[str, Any]:
-        """The globals that the caller allowed, by path. Classes in a file can add to them during the load."""
-        found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
-        return found
-
     @cached_property
     def _identities(self) -> set[int]:
         return {id(value) for value in self.theirs.values()}
 
     def allows(self, value: Any) -> bool:
         """Return whether a class or function is on one of the two lists."""
-        return id(value) in self._identities or value in self.callers.values()
+        return id(value) in self._identities or value in callers_globals().values()
 
     def persistent_load(self, pid: Any) -> Any:
         """Resolve the persistent id of a storage."""
@@ -163,7 +158,7 @@ def _global(u: Restricted) -> None:
         raise Refused(f"Trying to load unsupported GLOBAL {path} whose module {module} is blocked.")
     if path in u.theirs:
         u.stack.append(u.theirs[path])
-    elif path in (callers := u.callers):
+    elif path in (callers := callers_globals()):
         u.stack.append(callers[path])
     else:
         raise Refused(_not_allowed(path))

@@ -49,7 +49,6 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
     every copy to the CPU, into pinned memory if that speeds up the transfer; otherwise each copy stays on its tensor's
     device.
 
-
     >>> whole = torch.arange(6.0)
     >>> one, two = copies([whole, whole[2:4]])
     >>> one[3] = 9.0
@@ -84,7 +83,7 @@ def _is_flat(tensor: torch.Tensor) -> bool:
 
 
 def _inner_copies(tensors: Sequence[torch.Tensor], onto: Onto, host: bool) -> list[torch.Tensor]:
-    """The same where some tensors wrap others: their inner tensors are copied with the rest, so that ties are kept."""
+    """Return copies where some tensors wrap others: their inner tensors are copied with the rest, so that ties are kept."""
     expanded: list[torch.Tensor] = []
     targets: list[torch.Tensor | None] = []
     ranges = []

@@ -34,7 +34,7 @@ _WITH_METADATA = frozenset({OrderedDict, StateDict})
 
 
 class StateForm(NamedTuple):
-    """What stays the same in a state while training goes on.
+    """The form of a state, which stays the same while training goes on.
 
     Attributes:
         containers, sizes: the types of the containers, and how many values each has, level by level.

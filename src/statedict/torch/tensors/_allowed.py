@@ -8,6 +8,6 @@ import torch._weights_only_unpickler as theirs
 
 
 def callers_globals() -> dict[str, Any]:
-    """The allowed classes and functions, by their path."""
+    """The allowed classes and functions, by their path. Classes in a file can add to them while it is loaded."""
     found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
     return found

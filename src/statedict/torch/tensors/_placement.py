@@ -53,7 +53,7 @@ def materialize_on(
 
 
 def _with_wrappers(leaves: Sequence[Any], where: MapLocation, *, mapped: bool, verify: bool) -> list[Any]:
-    """The same where some leaves are Compounds of tensors that wrap others: each part goes to its device."""
+    """Do the same where some leaves are tensors that wrap others (Compounds): each part goes to its own device."""
     parts = [list(leaf.parts.values()) if is_wrapped(leaf) else [leaf] for leaf in leaves]
     made = iter(materialize_on([part for each in parts for part in each], where, mapped=mapped, verify=verify))
     return [

@@ -42,7 +42,7 @@ from ._dtypes import DTYPES_OF_TORCH
 from ._values import maker, revived
 
 LeafOf = Callable[[Any], Leaf | Compound | None]
-# What the code of a class raises if the parts do not fit together.
+# Exceptions that the code of a class raises if the parts do not fit together.
 _MISFITS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError)
 
 

@@ -12,7 +12,7 @@ from statedict.state import Shareable, Storage, by_source
 
 
 class Sums(NamedTuple):
-    """What a rank contributes: a digest of the list of ranges of all ranks, and the CRC-32 of each of its own."""
+    """A rank's contribution: a digest of the list of ranges of all ranks, and the CRC-32 of each of its own."""
 
     digest: int
     crcs: list[int]

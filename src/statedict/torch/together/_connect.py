@@ -22,7 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from ._mail import ENDED, late
 from ._within import within
 
-# How much later than the others a rank may report that its time limit has passed.
+# The maximum delay with which a rank reports that its time limit has passed, compared with the others.
 SLACK = timedelta(seconds=5)
 
 

@@ -72,7 +72,7 @@ class Mail:
             receiving = self._started(partial(self._receive, rank))
             if self._succeeds(rank, receiving, until):
                 return receiving.result()
-            # What still comes is not the answer to a later question.
+            # Otherwise a message that arrives late would be taken for the answer to a later question.
             self.lost.setdefault(rank, self._late)
         return None
 
@@ -85,7 +85,7 @@ class Mail:
         return error in (ENDED, self._late)
 
     def _started(self, act: Callable[[], T]) -> Future[T]:
-        # What NCCL does depends on the thread.
+        # NCCL works with the current device and stream, which each thread has of its own.
         return started(act, in_thread="cpu:gloo" in dist.get_backend_config(self._group))
 
     @property

@@ -29,16 +29,17 @@ from ._mail import ENDED, Mail
 # Returns a reply to each rank, from the payloads of all.
 Decide = Callable[[list[Any]], Sequence[Any]]
 
-# How many time limits a rank waits. The leader may come to the vote one limit later than a rank that waits for its result,
-# and then waits one limit for the ballots and half of one for the deputy. The deputy waits for those that ask it as much
-# longer as they may have come later than it did.
+# Waiting times, in multiples of the time limit: for the ballots, for the leader's result, for an answer, and that of the
+# deputy for ranks that lost the leader. RESULT exceeds the sum of three times: the leader may come to the vote one limit
+# later than the rank that waits for it, waits one limit for the ballots, and half of one for the deputy. LATER exceeds
+# ANSWER because those ranks may have come to the vote one limit later than the deputy.
 BALLOTS, RESULT, ANSWER, LATER = 1.0, 3.0, 0.5, 1.5
-# A time of `monotonic` that has passed: a message is waited for as little as possible.
+# A time of `monotonic` that has passed: wait as little as possible.
 NOW = 0.0
 
 
 class Ballot(NamedTuple):
-    """What a rank says about its part: the text of its error, None if it has succeeded, and its payload."""
+    """A rank's result: the text of its error, None if it has succeeded; and its payload."""
 
     error: str | None
     payload: Any = None
@@ -96,7 +97,7 @@ def gather(payload: Any) -> list[Any]:
 
 
 class Decision:
-    """What the leader replies to each rank. An error in it is the leader's.
+    """Computes the leader's reply to each rank. An error in it counts as the leader's.
 
     Attributes:
         error: the error, or None.
@@ -174,7 +175,7 @@ def _follow(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
     if ballots is None:
         ballots = _result(ballot, members[1], mail)
     elif not mail.is_loss(ballots[1].error):
-        # The deputy may have waited long enough.
+        # Best effort: the deputy may have stopped waiting.
         mail.send(members[1], _INFORMED, NOW)
     return ballots or [_gone(mail, rank) if rank in members[:2] else Ballot(None) for rank in members]
 

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
-# How often something is looked at that nobody reports, in seconds.
+# Seconds between two checks for events that nothing reports.
 LOOK = 1.0
 
 
@@ -50,7 +50,7 @@ def awaited(result: Future[T], until: float, check: Callable[[], object] = lambd
         try:
             check()
         except RuntimeError:
-            # It may have ended just before.
+            # The call may have ended just before the check.
             if not wait([result], LOOK).done:
                 raise
     return result.result()

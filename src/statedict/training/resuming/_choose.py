@@ -18,7 +18,7 @@ from ._retry import retried
 
 
 class Choice(NamedTuple):
-    """What `resume` was asked for.
+    """The request to `resume`: which checkpoint, and how.
 
     Attributes:
         run: the directory of another run; None for the manager's own.

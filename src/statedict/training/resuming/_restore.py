@@ -9,7 +9,7 @@ from functools import partial
 from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict import _api, _loading, _sources
+from statedict import _api, _request, _sources
 from statedict.errors import UnknownNameError
 from statedict.formats.runs import Manifest
 from statedict.state import have_room, nearest
@@ -152,9 +152,7 @@ class FoundCheckpoint:
         # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
         sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
         reports = {name: self._load_one(name, objects[name], ready.options[name]) for name in sharded}
-        for name in own:
-            reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-        for name in objects:
+        for name in dict.fromkeys((*own, *objects)):
             if name not in reports:
                 reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
             meter(self.manifest.nbytes_of(self.manifest.objects[name]))
@@ -188,7 +186,7 @@ def _judged(ready: _Ready, objects: Mapping[str, Any], not_here: Mapping[str, li
             options[name] = {**given, "allow_unexpected": [*([own] if isinstance(own, str) else own), *elsewhere]}
         report = ready.reports[name].allowing(unexpected=elsewhere)
         how = f"Pass such arguments to resume() as options={{{name!r}: {{…}}}}"
-        _loading.refuse(report, f"{type(value).__name__} ({name!r})", given.get("strict", True), how)
+        _request.refuse(report, f"{type(value).__name__} ({name!r})", given.get("strict", True), how)
     return ready._replace(options=options)
 
 

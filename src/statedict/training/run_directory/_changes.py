@@ -30,7 +30,7 @@ from ._layout import DAMAGED, OLD, SAVING, TRASH, of_kind, step_of
 
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EDQUOT}
-# What a directory entry needs at most, on the usual file systems.
+# The maximum size of a directory entry on the usual file systems, in bytes.
 BLOCK = 4096
 
 

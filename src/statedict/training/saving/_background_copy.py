@@ -15,7 +15,7 @@ from ._together import RankParts
 
 @dataclass(frozen=True, slots=True)
 class CopyMemory:
-    """What the next save reuses.
+    """The copies of a save, whose memory the next save reuses.
 
     Attributes:
         copies: object name → its copy.
@@ -27,7 +27,7 @@ class CopyMemory:
 
 
 def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, CopyMemory]:
-    """Copy what a save writes, into the memory of an earlier copy; return the copy and its memory.
+    """Copy the content of a save, into the memory of an earlier copy; return the copy and its memory.
 
     Raises SaveError, naming the object, if a value cannot be copied.
     """
@@ -42,7 +42,7 @@ def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, C
 
 
 def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[_together.RankContent, CopyMemory]:
-    """Copy what this rank saves, as `copied` does. If only values have changed, its parts and their plan are used again."""
+    """Copy the content of this rank, as `copied` does. If only values have changed, its parts and plan are used again."""
     live = {name: state.tree for name, state in content.states.items()}
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
     now = {}

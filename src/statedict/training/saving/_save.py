@@ -48,7 +48,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What is already in a checkpoint, because all ranks have written it.
+    """The parts of a checkpoint that all ranks have already written.
 
     Attributes:
         objects: object name → its file or directory.

@@ -109,7 +109,7 @@ class Saver:
     def _content(
         self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments, *, copied: bool = False
     ) -> _save.Content:
-        """What this save writes. `copied`: the caller copies it at once, so it may contain the live parameters."""
+        """Return the content of this save. `copied`: the caller copies it at once, so it may contain the live parameters."""
         states = _objects.states(given, random=self._options.random, copied=copied)
         frozen = {name: frozen_names(value, states[name]) for name, value in given.stateful.items()}
         return _save.Content(step, metrics, given.plain, states, _keep.dump(self._options.keep), frozen)

@@ -48,7 +48,7 @@ Metadata = Any
 
 
 class Agreement(NamedTuple):
-    """What the ranks have agreed to write.
+    """The items that the ranks have agreed to write.
 
     Attributes:
         group, number: the ranks, and the number of their save.
@@ -66,7 +66,7 @@ class Agreement(NamedTuple):
 
 @dataclass(slots=True)
 class RankParts:
-    """What this rank writes of each object; `agreed` is what the ranks have agreed about these parts, if they have."""
+    """This rank's part of each object, to be written; `agreed`: the agreement of the ranks about these parts, or None."""
 
     by_object: Mapping[str, RankPart] = field(default_factory=dict)
     agreed: Agreement | None = None
@@ -83,10 +83,10 @@ def part_of(state: RankState, before: RankPart | None = None, *, has_same_form: 
 
 @dataclass(frozen=True, slots=True)
 class RankContent:
-    """What this rank saves.
+    """The content that this rank saves.
 
     Attributes:
-        own: what rank 0 writes alone; only its step matters on the other ranks.
+        own: the content that rank 0 writes alone; only its step matters on the other ranks.
         states: object name → this rank's part of its state.
         parts: the same, to be written.
         random: the state of this rank's random generators, or None.
@@ -105,7 +105,7 @@ class RankContent:
 
 
 class Offer(NamedTuple):
-    """What a rank is about to save.
+    """A rank's description of the save that it begins, for rank 0.
 
     Attributes:
         number, step: of the save.
@@ -126,7 +126,9 @@ class Offer(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a rank is to write, into the draft `key`; empty if `newest` is another save, or all must offer their items.
+    """Rank 0's answer to an Offer: the items that the rank writes into the draft `key`.
+
+    The other fields are empty if `newest` is another save, or if all ranks must offer their items.
 
     `plans` are the items of each object; None if they are those of the save that all have offered to use again. `names` are
     those of the Agreement. `donor` is the checkpoint whose frozen files can be shared.
@@ -140,7 +142,7 @@ class Task(NamedTuple):
 
 
 class Wrote(NamedTuple):
-    """What a rank has written.
+    """A rank's result: the items and files that it has written.
 
     Attributes:
         stored: the places of the items of each object.
@@ -158,7 +160,7 @@ class Wrote(NamedTuple):
 class SaveOfRanks:
     """One save, as each rank runs it.
 
-    `hold` locks the run's directory, and `follow_up` does what follows a save; rank 0 calls them.
+    `hold` locks the run's directory, and `follow_up` deletes older checkpoints and calls `after_save`; rank 0 calls them.
     """
 
     def __init__(

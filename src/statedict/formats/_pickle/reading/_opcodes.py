@@ -191,7 +191,7 @@ def _binary_long(width: int) -> Handler:
     def push(m: Machine, at: int) -> int:
         length = int.from_bytes(m.take(at, width), "little", signed=width == 4)
         if length < 0:
-            raise FormatError(f"an integer of {length:,} bytes")
+            raise FormatError(f"expected the length of an integer in bytes, found {length:,}")
         if length > m.limits.long_bytes:
             raise m.limits.exceeded("long_bytes", f"an integer of {length:,} bytes")
         m.stack.append(int.from_bytes(m.take(at + width, length), "little", signed=True))

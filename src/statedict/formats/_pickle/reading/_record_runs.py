@@ -1,4 +1,4 @@
-"""Use the records that a scan has found when the machine arrives at them: a run of them at once, if all of it is usual."""
+"""Use the records that a scan has found, when the machine reaches them: a whole run at once if every record is usual."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTROL = re.compile(rb"[\0-\x1f]")
 
 
 class Columns(NamedTuple):
-    """What is known of each record.
+    """Facts about each record, column-wise.
 
     Attributes:
         rows: its number among those offered (-1: not offered).

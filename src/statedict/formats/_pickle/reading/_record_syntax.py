@@ -19,7 +19,7 @@ EARLY = 256
 
 
 class Seen:
-    """What the reader of records keeps. While it is used, slots of the memo do not change.
+    """A cache of the reader of records, by the bytes that were read. Valid as long as no slot of the memo is set again.
 
     Attributes:
         kinds: the dtype for two GETs, of `"storage"` and of a storage type.

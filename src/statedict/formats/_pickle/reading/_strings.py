@@ -15,7 +15,7 @@ def _sized(width: int, decode: Callable[[bytes], object], *, signed: bool = Fals
     def push(m: Machine, at: int) -> int:
         length = int.from_bytes(m.take(at, width), "little", signed=signed)
         if length < 0:
-            raise FormatError(f"a string of {length:,} bytes")
+            raise FormatError(f"expected the length of a string in bytes, found {length:,}")
         if length > m.size - at - width:
             m.ended(at + width, length)
         if length > m.limits.string_bytes:

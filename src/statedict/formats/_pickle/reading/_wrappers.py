@@ -36,7 +36,7 @@ CLASSES = {
     ("torch.distributed._tensor", "DTensor"),
     ("torch.distributed._tensor.api", "DTensor"),
 }
-# What a DTensor's pickle names besides; all are on PyTorch's own list for weights_only=True.
+# The other names in a DTensor's pickle; all are on PyTorch's own list for weights_only=True.
 HARMLESS = CLASSES | {
     ("torch._utils", "_rebuild_wrapper_subclass"),
     ("torch.distributed.tensor._dtensor_spec", "DTensorSpec"),

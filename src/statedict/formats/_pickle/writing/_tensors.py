@@ -209,7 +209,7 @@ def _usual(w: PickleWriter, place: Placement) -> int:
 
 
 def _varying(w: PickleWriter, place: Placement) -> int:
-    """The same for memo slots of one byte, and for a tensor without dimensions, whose sizes have no memo slot."""
+    """Write such a record where memo slots take one byte, or for a tensor without dimensions, whose sizes have no slot."""
     key, location, nbytes, spec = place
     first, dtype = w.count, spec.dtype
     puts = _PUTS[first : first + 8] if first < SHORT else [_WORD(_PUT, slot) for slot in range(first, first + 8)]
