@@ -19,7 +19,7 @@ from statedict import files
 from statedict.errors import DiskFullError, SaveError
 from statedict.files import Frame, Payload, System
 from statedict.files._output import FOLIO, aligned
-from statedict.files._system import DIRECTORY, MOST_BUFFERS
+from statedict.files.system import DIRECTORY, MOST_BUFFERS
 
 OLD = b"the old file"
 NEW = os.urandom(3 << 20)

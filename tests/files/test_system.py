@@ -24,7 +24,7 @@ def opened(tmp_path, name):
     """The seam on a system, and a descriptor of a file of 4,000 bytes."""
     seam = systems.load(name)
     (tmp_path / "file").write_bytes(bytes(range(250)) * 16)
-    fd = seam.SYSTEM.open(str(tmp_path / "file"), seam.FLUSH)
+    fd = seam.SYSTEM.open(str(tmp_path / "file"), seam.READ)
     yield seam, fd
     os.close(fd)
 
@@ -134,7 +134,7 @@ def test_windows_waits_for_programs_that_look_at_a_new_file(name, refusals, wait
             raise PermissionError(errno.EACCES, "sharing violation", paths[0])
 
     seam = systems.load(name, replace=refuse, rename=refuse, unlink=refuse)
-    seam.time = systems.Facade(time, sleep=pauses.append)
+    seam._calls.time = systems.Facade(time, sleep=pauses.append)
     for act, *paths in ((seam.SYSTEM.replace, "a", "b"), (seam.SYSTEM.unlink, "a"), (seam.rename, "a", "b")):
         left[0] = refusals
         with nullcontext() if expected == refusals else pytest.raises(PermissionError, match="sharing violation"):
@@ -152,11 +152,11 @@ def test_macos_flushes_the_cache_of_the_drive(tmp_path):
     seam.flush_directory(tmp_path)
     assert len(systems.FULL_FLUSHES) == 2
     flushed = []
-    seam.os = systems.Facade(os, fsync=flushed.append)
-    seam.fcntl.fcntl = lambda fd, command: _raise(errno.ENOTSUP)
+    seam._calls.os = systems.Facade(os, fsync=flushed.append)
+    seam._calls.fcntl.fcntl = lambda fd, command: _raise(errno.ENOTSUP)
     seam.flush_file(tmp_path / "file")
     assert len(flushed) == 1
-    seam.fcntl.fcntl = lambda fd, command: _raise(errno.EIO)
+    seam._calls.fcntl.fcntl = lambda fd, command: _raise(errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
         seam.flush_file(tmp_path / "file")
     assert len(flushed) == 1
@@ -320,7 +320,7 @@ def test_files_that_others_may_change_are_not_leased(leased, monkeypatch):
         monkeypatch.setattr(threading, "active_count", lambda: 1)
         assert systems.load("macos").lease(fd, until) is None
         assert systems.load("windows").lease(fd, until) is None
-        monkeypatch.setattr(seam, "LOCAL", set())
+        monkeypatch.setattr(seam._lease, "LOCAL", set())
         assert seam.lease(fd, until) is None
 
 

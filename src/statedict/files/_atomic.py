@@ -26,7 +26,7 @@ from typing import Self
 from ..errors import DiskFullError, SaveError
 from ._open import kind_of
 from ._output import DURABILITY, Durable, Output
-from ._system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, System
+from .system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, System
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
-from ._system import READ, lease, path_in_url, pread, preadv
+from .system import READ, lease, path_in_url, pread, preadv
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
