@@ -1,6 +1,6 @@
-"""Simulated operating systems, under `src/statedict/files/_system.py`: `pytest --system=windows tests/files`.
+"""Simulated operating systems, under `src/statedict/files/system`: `pytest --system=windows tests/files`.
 
-`_system.py` is loaded over modules that lack what the system lacks, so that it makes its own choices. What a system does for
+That package is loaded over modules that lack what the system lacks, so that it makes its own choices. What a system does for
 every program (an open file stays, names differ by more than case) is put under Python's functions themselves. Processes that
 a test starts run on the real system.
 """
@@ -21,8 +21,8 @@ from unittest.mock import patch
 
 from . import names, sharing
 
-SOURCE = Path(__file__).parents[2] / "src/statedict/files/_system.py"
-NAME = "statedict.files._system"
+SOURCE = Path(__file__).parents[2] / "src/statedict/files/system/__init__.py"
+NAME = "statedict.files.system"
 O_BINARY = 1 << 30
 # F_FULLFSYNC calls on the simulated macOS.
 FULL_FLUSHES: list[int] = []
@@ -79,14 +79,26 @@ SYSTEMS: dict[str, Callable[[], dict[str, ModuleType | None]]] = {"linux": dict,
 
 
 def load(name: str, **changed: Any) -> Any:
-    """Return `_system.py` as it is on that system, where these functions of `os` are changed."""
+    """Return `statedict.files.system` as it is on that system, where these functions of `os` are changed."""
+    return _load(name, **changed)[NAME]
+
+
+def _load(name: str, **changed: Any) -> dict[str, ModuleType]:
+    """Return the package, and the modules in it, by name."""
     modules = SYSTEMS[name]()
     modules["os"] = Facade(modules.get("os") or os, **changed)
     spec = importlib.util.spec_from_file_location(NAME, SOURCE)
-    module = importlib.util.module_from_spec(spec)
+    package = importlib.util.module_from_spec(spec)
     with patch.dict(sys.modules, modules):
-        spec.loader.exec_module(module)
-    return module
+        for each in _of_package():
+            del sys.modules[each]
+        sys.modules[NAME] = package
+        spec.loader.exec_module(package)
+        return {each: sys.modules[each] for each in _of_package()}
+
+
+def _of_package() -> list[str]:
+    return [each for each in sys.modules if f"{each}.".startswith(f"{NAME}.")]
 
 
 def install(name: str) -> None:
@@ -95,11 +107,11 @@ def install(name: str) -> None:
         raise RuntimeError("the system must be chosen before statedict is imported")
     if name == "windows":
         sharing.install()
-    sys.modules[NAME] = load(name)
-    names.install()
+    sys.modules.update(_load(name))
+    names.install(name)
     from statedict.state import _process
 
-    # Neither system says how much memory is available.
+    # Neither system has files that say how much memory is available.
     _process.MEMORY = _process.LIMITS = _process.GROUP = "/nowhere"
 
 

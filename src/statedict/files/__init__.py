@@ -1,6 +1,6 @@
 """Files: batched reads, atomic replacement, checksums. This package does not depend on tensors."""
 
-from . import _system as system
+from . import system
 from ._attempts import inside
 from ._chain import FileChain
 from ._checksum import (
@@ -22,11 +22,11 @@ from ._output import Durable
 from ._set import FileSet, write_set
 from ._shares import Range, Shares, Sum, joined, shares, whole
 from ._slice import FileSlice
-from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, total_of, write, write_summed
 from .stores._bucket import ABSENT, Bucket, StoredObject, put_surely
 from .stores._open import open_bucket
 from .stores._upload import Upload
+from .system import System
 
 __all__ = [
     "ABSENT", "CHECKSUMS", "PORTION", "WAITING", "Bucket", "Durable", "File", "FileChain", "FileSet", "FileSlice",

@@ -15,7 +15,7 @@ from operator import add, itemgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import TruncatedError
-from ._system import MOST_BUFFERS, processors
+from .system import MOST_BUFFERS, processors
 
 
 class Span(NamedTuple):

@@ -19,7 +19,7 @@ from ._file import File
 from ._open import local_path
 from ._open import open as open_file
 from ._slice import FileSlice
-from ._system import open_files_limit
+from .system import open_files_limit
 
 # Each rank of a job writes one or more files, and a process may often open only 1,024. We open at most this many, and
 # at most this fraction of the limit of the process. (A mapped file is open twice.)

@@ -22,8 +22,8 @@ from ..errors import SaveError
 from ._atomic import Replacement
 from ._checksum import ScatteredSum, whole_sum
 from ._output import Contribution, Durable, Output
-from ._system import SYSTEM
 from ._write import PIECE, Part, Payload, fill
+from .system import SYSTEM
 
 # Consecutive bytes of a content: the first one's position in it, and the bytes in pieces.
 Run = tuple[int, Iterable[memoryview]]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from ._open import after
-from ._system import MOST_BUFFERS, WRITE, System
+from .system import MOST_BUFFERS, WRITE, System
 
 # Write buffers to a descriptor at an offset; return how many bytes were written.
 Write = Callable[[int, Sequence[memoryview], int], int]

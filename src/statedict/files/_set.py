@@ -17,8 +17,8 @@ from typing import NamedTuple
 from ..errors import DiskFullError
 from ._atomic import Replacement, check_durability
 from ._output import Durable
-from ._system import SYSTEM, System
 from ._write import Fill, Part, fill, total_of
+from .system import SYSTEM, System
 
 
 class FileSet(NamedTuple):

@@ -14,9 +14,9 @@ from ._atomic import Replacement, check_durability
 from ._checksum import combine, crc32
 from ._open import local_path
 from ._output import Durable
-from ._system import SYSTEM, System
 from .stores._open import open_object
 from .stores._upload import Upload
+from .system import SYSTEM, System
 
 # Bytes that are checksummed and then written while they are in the cache.
 PIECE = 1 << 18
