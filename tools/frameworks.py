@@ -1,11 +1,11 @@
-"""Run the state and checkpoint tests of other frameworks on stock PyTorch, then with `statedict.torch.install()`; compare.
+"""Run the state and checkpoint tests of other frameworks with `statedict.torch.install()`, and on stock PyTorch.
 
     python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
 an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME), which
-`tools/tiny_models.py` makes. Every test that passes on stock PyTorch and does not pass on this engine is run once more,
-both ways, and printed if the difference remains; the exit code is then 1. Child processes of a test use the engine too.
+`tools/tiny_models.py` makes. Tests that do not pass with this engine are run on stock PyTorch. Those that pass there are
+run with the engine once more, and printed if they do not pass; the exit code is then 1. A test's child processes use it too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
 this engine. A test without any says nothing about it.
@@ -110,7 +110,7 @@ SUITES = {
 
 
 def main() -> int:
-    """Run a suite both ways; return 1 if a test fails with this engine only."""
+    """Run a suite, and its failures on stock PyTorch; return 1 if a test fails with this engine only."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SUITES)
     parser.add_argument("checkout", type=Path)
@@ -119,19 +119,16 @@ def main() -> int:
     suite = SUITES[options.name]
     paths = [path for path in suite.paths if (options.checkout / suite.folder / path).exists()]
     chosen = ["-k", suite.chosen] if suite.chosen else []
-    first = run(suite, options.checkout, [*paths, *chosen, *extra])
-    again = [name for name in first[0] if differs(name, *first)]
-    second = run(suite, options.checkout, [*again, *extra]) if again else ({}, {})
-    lost = [name for name in again if differs(name, *second)]
+    installed = outcomes(suite, options.checkout, [*paths, *chosen, *extra], engine=True)
+    failed = [name for name in installed if not passed(name, installed)]
+    stock = outcomes(suite, options.checkout, [*failed, *extra], engine=False) if failed else {}
+    lost = [name for name in failed if passed(name, stock)]
+    again = outcomes(suite, options.checkout, [*lost, *extra], engine=True) if lost else {}
+    lost = [name for name in lost if not passed(name, again)]
     if options.report:
-        options.report.write_text(json.dumps({"stock": first[0], "installed": first[1], "lost": lost}, indent=1))
-    print(summary(*first), *(f"passes on stock PyTorch only: {name}" for name in lost), sep="\n")
+        options.report.write_text(json.dumps({"installed": installed, "stock": stock, "lost": lost}, indent=1))
+    print(summary(installed, len(lost)), *(f"passes on stock PyTorch only: {name}" for name in lost), sep="\n")
     return bool(lost)
-
-
-def run(suite: Suite, checkout: Path, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what came of each test on stock PyTorch, and with this engine."""
-    return outcomes(suite, checkout, arguments, engine=False), outcomes(suite, checkout, arguments, engine=True)
 
 
 def outcomes(suite: Suite, checkout: Path, arguments: list[str], *, engine: bool) -> dict[str, Any]:
@@ -157,17 +154,16 @@ def outcomes(suite: Suite, checkout: Path, arguments: list[str], *, engine: bool
         return dict(json.loads(line) for line in results.read_text().splitlines())
 
 
-def differs(name: str, stock: dict[str, Any], installed: dict[str, Any]) -> bool:
-    """Whether a test passes on stock PyTorch only."""
-    return stock.get(name, [""])[0] == "passed" and installed.get(name, [""])[0] != "passed"
+def passed(name: str, results: dict[str, Any]) -> bool:
+    """Whether a test has passed."""
+    return bool(results.get(name, [""])[0] == "passed")
 
 
-def summary(stock: dict[str, Any], installed: dict[str, Any]) -> str:
-    """One line: how many tests passed both ways, and how many of those called this engine."""
-    counts = Counter(outcome for outcome, _ in stock.values())
-    both = [name for name, (outcome, _) in installed.items() if outcome == stock.get(name, [""])[0] == "passed"]
-    called = sum(installed[name][1] > 0 for name in both)
-    return f"stock: {dict(counts)}; passed both ways: {len(both)}, of which {called} call this engine"
+def summary(installed: dict[str, Any], lost: int) -> str:
+    """One line: how many tests passed with this engine, how many of those called it, and how many only pass without it."""
+    counts = Counter(outcome for outcome, _ in installed.values())
+    called = sum(outcome == "passed" and calls > 0 for outcome, calls in installed.values())
+    return f"with this engine: {dict(counts)}; {called} of those that passed call it; {lost} pass on stock PyTorch only"
 
 
 # --- inside pytest and its children
