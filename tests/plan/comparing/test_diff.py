@@ -177,8 +177,8 @@ def test_tensors_larger_than_the_memory_given():
     assert files[0].read < 1.2 * elements // 16
 
 
-def test_an_equal_tensor_is_read_once_and_a_tied_one_too():
-    """Tied tensors are compared once; one and the same storage is not read at all."""
+def test_each_tensor_is_read_once():
+    """Equal and changed tensors are read once, also tied ones; one and the same storage is not read at all."""
     file = File(7)
     leaf = Leaf(contiguous(dtype("uint8"), (100,)), Storage(file, "one", 100))
     assert not diff({"a": leaf, "b": leaf}, {"a": leaf, "b": leaf})
@@ -186,6 +186,9 @@ def test_an_equal_tensor_is_read_once_and_a_tied_one_too():
     copy = Leaf(leaf.spec, Storage(file, "two", 100))
     assert not diff({"a": leaf, "b": leaf}, {"a": copy, "b": copy})
     assert file.read == 200
+    other = File(8)
+    assert diff({"a": leaf}, {"a": Leaf(leaf.spec, Storage(other, "three", 100))})
+    assert (file.read, other.read) == (300, 100)
 
 
 def test_wrapped_names_are_compared_and_reported():
