@@ -28,6 +28,18 @@ def test_list(call, run):
     assert rows[-1][:2] == ["3", "checkpoints,"]
 
 
+def test_a_checkpoint_with_a_damaged_manifest_is_told(call, run):
+    """A checkpoint that cannot be listed is named on standard error with the reason, also if it is the only one."""
+    (run / "step-0000000030" / "manifest.json").write_bytes(b"{")
+    ended = call("runs", run)
+    assert (ended.code, "2 checkpoints" in ended.out) == (0, True)
+    assert ended.err.startswith(f"statedict: step-0000000030 is not listed: {run / 'step-0000000030' / 'manifest.json'}")
+    for step in (10, 20):
+        (run / f"step-00000000{step}" / "manifest.json").unlink()
+    told = call("runs", run, "--json").err.splitlines()
+    assert [line.split()[1] for line in told] == [f"step-00000000{step}" for step in (10, 20, 30)]
+
+
 def test_rules(call, run):
     """Rules show what they would keep, and delete nothing."""
     options = ["--keep-last", "1", "--keep-best", "loss"]

@@ -83,7 +83,7 @@ def test_ties_and_views():
         (None,) * 2,
     ]
     assert [own_bytes(fact) for fact in facts] == [24, 0, 16, 16]
-    assert totals(facts, lambda fact: fact["dtype"]) == {
+    assert totals(facts, [fact["dtype"] for fact in facts]) == {
         "float32": {"tensors": 3, "elements": 10, "bytes": 40},
         "int64": {"tensors": 1, "elements": 2, "bytes": 16},
     }

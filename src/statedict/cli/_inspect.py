@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from os.path import commonprefix
 from typing import Annotated, Any, Literal
 
@@ -135,8 +135,8 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
         "path": path,
         "tensors": shown,
         "values": values(state, fits),
-        "dtypes": totals(shown, lambda fact: str(fact["dtype"])),
-        "parts": totals(shown, part_of(fact["name"] for fact in shown)),
+        "dtypes": totals(shown, [fact["dtype"] for fact in shown]),
+        "parts": totals(shown, parts_of([fact["name"] for fact in shown])),
     }
 
 
@@ -183,14 +183,14 @@ def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
         out.say(f"and {count(len(facts) - OTHERS_SHOWN, 'more value')} (--flat shows all)", "dim")
 
 
-def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
-    """Return a function from a tensor to its part of the model: the path up to the first label in which the modules differ.
+def parts_of(names: Sequence[str]) -> list[str]:
+    """Return each tensor's part of the model: the path up to the first label in which the modules differ.
     Repeated layers are one part, `layers.*`."""
-    paths = {name.rpartition(".")[0] for name in names}
-    modules = {path: ["*" if label.isdigit() else label for label in path.split(".")] for path in paths}
+    paths = [name.rpartition(".")[0] for name in names]
+    modules = {path: ["*" if label.isdigit() else label for label in path.split(".")] for path in dict.fromkeys(paths)}
     shared = len(commonprefix([*modules.values()]))  # noqa: RUF071  # of lists of labels
     parts = {path: ".".join(labels[: shared + 1]) for path, labels in modules.items()}
-    return lambda fact: parts[fact["name"].rpartition(".")[0]]
+    return [parts[path] for path in paths]
 
 
 def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[str, StateDict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +13,12 @@ import click
 
 import statedict
 from statedict.files import is_url, open_folder
-from statedict.formats.runs import RunStep, steps
+from statedict.formats.runs import RunStep, own_steps, read_open, steps
 from statedict.report import Fact, count, plain, size
 
+from ..errors import FormatError
 from ._command import Argument, Option
+from ._files import note, one_line
 from ._options import AsJson
 from ._retention import AtMost, KeepBest, KeepEvery, KeepLast, KeepWithin, check_metrics, policy_of
 
@@ -104,8 +107,11 @@ def runs(
         if pruned:
             manager.prune(keep)
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
-    stray = not saved and _has_others(directory)
+    unlisted = {} if is_url(directory) else _unlisted(directory, saved)
+    stray = not saved and not unlisted and _has_others(directory)
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
+    for name, reason in unlisted.items():
+        note(f"{name} is not listed: {reason}")
     if stray and not as_json:
         click.echo(
             f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
@@ -122,13 +128,23 @@ def _own_rules(manager: statedict.CheckpointManager) -> Keep:
     return rules
 
 
+def _unlisted(directory: str, saved: Sequence[Saved]) -> dict[str, str]:
+    """Return the names of the checkpoints in a directory whose manifests are not valid, with the reasons."""
+    found, listed = {}, {each.step for each in saved}
+    with closing(open_folder(directory)) as folder:
+        names = [name for step, name in own_steps(folder.folders).items() if step not in listed]
+        for name in names:
+            try:
+                read_open(folder.folder(name))  # valid if another process has saved it since the run was listed
+            except FormatError as error:
+                found[name] = one_line(error)
+    return found
+
+
 def _has_others(directory: str) -> bool:
     """Return whether a directory without checkpoints has other content; raise FileNotFoundError for a URL without any."""
-    folder = open_folder(directory)
-    try:
+    with closing(open_folder(directory)) as folder:
         return bool(folder.files or folder.folders)
-    finally:
-        folder.close()
 
 
 def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None = None) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 import click
@@ -178,9 +179,10 @@ def summary(root: Fact) -> Iterator[str]:
 
 
 def _listed(sums: dict[str, Fact]) -> str:
-    shown = [f"{key or '(no module)'} {size(total['bytes'])} in {total['tensors']:,}" for key, total in sums.items()]
-    more = [f"{len(shown) - PARTS_SHOWN:,} more"] if len(shown) > PARTS_SHOWN else []
-    return ", ".join([*shown[:PARTS_SHOWN], *more])
+    first = islice(sums.items(), PARTS_SHOWN)
+    shown = [f"{key or '(no module)'} {size(total['bytes'])} in {total['tensors']:,}" for key, total in first]
+    more = [f"{len(sums) - PARTS_SHOWN:,} more"] if len(sums) > PARTS_SHOWN else []
+    return ", ".join([*shown, *more])
 
 
 def _number(value: float | int | None) -> str:

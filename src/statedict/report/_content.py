@@ -124,7 +124,7 @@ def _status(name: str, diff: Diff) -> str:
 
 def _file(file: FileContent) -> Fact:
     facts = [fact for fact, _ in _tensors(file)]
-    by_dtype = totals(facts, lambda fact: str(fact["dtype"]))
+    by_dtype = totals(facts, [fact["dtype"] for fact in facts])
     return {
         "name": printable(file.name),
         "format": file.format,

@@ -93,17 +93,18 @@ def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
     return [fact for name in names for fact in contents(state[name], name)]
 
 
-def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fact]:
-    """Return the number of tensors, elements and bytes for each value of `key`, the largest first.
+def totals(facts: Iterable[Fact], groups: Iterable[str]) -> dict[str, Fact]:
+    """Return the number of tensors, elements and bytes of each group, the largest first; `groups` has that of each tensor.
 
     Tied tensors are counted, but not their elements and bytes.
     """
-    sums: dict[str, Fact] = {}
-    for fact in facts:
-        total = sums.setdefault(key(fact), {"tensors": 0, "elements": 0, "bytes": 0})
-        total["tensors"] += 1
-        total["elements"] += own_elements(fact)
-        total["bytes"] += own_bytes(fact)
+    found: defaultdict[str, list[Fact]] = defaultdict(list)
+    for fact, group in zip(facts, groups):
+        found[group].append(fact)
+    sums: dict[str, Fact] = {
+        group: {"tensors": len(some), "elements": sum(map(own_elements, some)), "bytes": sum(map(own_bytes, some))}
+        for group, some in found.items()
+    }
     return dict(sorted(sums.items(), key=lambda item: -item[1]["bytes"]))
 
 
@@ -197,6 +198,8 @@ def warnings(named: Iterable[Fact], notes: Iterable[str]) -> Iterator[tuple[str,
 
 def remark(fact: Fact) -> str:
     """Return a text that says what is unusual about a tensor."""
+    if fact["layout"] == "strided" and REMARKED.isdisjoint(fact):
+        return ""
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
@@ -223,6 +226,7 @@ def shape(sizes: Collection[int]) -> str:
 
 
 NAMES_SHOWN = 12
+REMARKED = {"tied_to", "shares_with", "missing", "part", "class", "device"}
 IMPORTS = {
     "dangerous": "would run code under pickle (it was not run)",
     "unknown": "unknown classes and functions (not imported)",

@@ -33,10 +33,12 @@ from ._manifest import (
     missing_manifest,
     parse,
     read,
+    read_open,
 )
 
 __all__ = [
     "ATTEMPTS", "FileFacts", "INDEX", "LARGEST_STEP", "LOCK", "MANIFEST", "Manifest", "NewerVersionError", "RANDOM",
     "RunIndex", "RunStep", "VALUES", "always_changed", "check_file", "check_step", "dump", "is_unique_name",
-    "missing_manifest", "name_of", "own_steps", "parse", "parse_index", "read", "steps", "survives", "unique_name",
+    "missing_manifest", "name_of", "own_steps", "parse", "parse_index", "read", "read_open", "steps", "survives",
+    "unique_name",
 ]  # fmt: skip

@@ -155,7 +155,7 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
 
 def _compared_whole(name: str, a: Leaf, b: Leaf) -> Change | None:
     try:
-        return None if same(a, b) else compare(a, b)
+        return compare(a, b)
     except PartError as error:
         needed = "the two states are divided in different ways: save both, and compare the files"
         raise PartError(error.shape, error.placement, error.here, needed, error.where or name) from error

@@ -6,7 +6,8 @@ cosine are computed in float64, over the elements that are finite on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, starmap
 from math import frexp, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,19 +47,32 @@ class Change(NamedTuple):
     nan: int
 
 
-def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
-    """Return how the elements of `b` differ from those of `a`; their shapes must be equal.
+def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change | None:
+    """Return how the elements of `b` differ from those of `a`, or None if they are equal; the shapes must be equal.
+
+    The norms of equal pieces are only needed if a later piece differs; then these pieces are read again.
 
     >>> from statedict.state import leaf_of
     >>> change = compare(leaf_of(np.array([3.0, 4.0])), leaf_of(np.array([3.0, 5.0])))
     >>> change.changed, change.max_abs, change.relative
     (1, 1.0, 0.2)
     """
+    if a.identity == b.identity:
+        return None
+    both = _pieces_here(a, b, piece)
+    for alike, pair in enumerate(both):
+        if not _equal(*pair):
+            return _change(a, b, chain(islice(_pieces_here(a, b, piece), alike), [pair], both))
+    return None
+
+
+def _change(a: Leaf, b: Leaf, both: Iterable[tuple[Array, Array]]) -> Change:
+    """Return how the elements differ; `both` are all pieces."""
     import numpy as np
 
     sums = _Sums(extreme=not _EXTREME.isdisjoint({a.spec.dtype.name, b.spec.dtype.name}))
     elements, changed, odd, largest = 0, 0, 0, 0.0
-    for left, right in _pieces_here(a, b, piece):
+    for left, right in both:
         elements += left.size
         left, right = numbers(left), numbers(right)
         with np.errstate(all="ignore"):
@@ -74,18 +88,19 @@ def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
     """Whether all elements are equal; stops at the first piece with a difference.
 
     Tensors on PyTorch's meta device, which have no elements, are equal to each other and differ from all others."""
-    import numpy as np
-
     if a.identity == b.identity:
         return True
     if is_meta(a) or is_meta(b):
         return is_meta(a) and is_meta(b)
-    for left, right in _pieces_here(a, b, piece):
-        if left.dtype == right.dtype and np.array_equal(left.view(np.uint8), right.view(np.uint8)):
-            continue
-        if _differs(numbers(left), numbers(right)).any():
-            return False
-    return True
+    return all(starmap(_equal, _pieces_here(a, b, piece)))
+
+
+def _equal(left: Array, right: Array) -> bool:
+    import numpy as np
+
+    if left.dtype == right.dtype and np.array_equal(left.view(np.uint8), right.view(np.uint8)):
+        return True
+    return not _differs(numbers(left), numbers(right)).any()
 
 
 def _pieces_here(a: Leaf, b: Leaf, piece: int) -> Iterator[tuple[Array, Array]]:

@@ -33,7 +33,8 @@ from ..operations._reshape import Reshape
 from ..operations._views import Split
 from ._template import Template, expand
 
-_COMMA = re.compile(r",(?![^{}]*\})")
+# A text up to the next brace.
+_RUN = re.compile(r"[^{}]*[{}]?")
 _REGEX = re.compile(r"/(.*)/\s*->(.*)", re.DOTALL)
 
 
@@ -151,7 +152,13 @@ def _escape(pattern: str, replacement: str, line: str) -> Escape:
 
 
 def _templates(side: str) -> tuple[Template, ...]:
-    return tuple(template for text in _COMMA.split(side) for template in expand(text.strip()))
+    texts = [""]
+    for run in _RUN.findall(side):
+        # Commas before a closing brace separate the choices of one template.
+        first, *more = [run] if run.endswith("}") else run.split(",")
+        texts[-1] += first
+        texts += more
+    return tuple(template for text in texts for template in expand(text.strip()))
 
 
 def _paired(sources: Sequence[Template], targets: Sequence[Template], operations: tuple[Operation, ...]) -> list[Rule]:
