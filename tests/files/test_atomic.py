@@ -663,7 +663,7 @@ def test_errors_name_the_file(path, operation, number):
     with pytest.raises(OSError) as caught:
         files.write(path, parts(), system=BrokenOnce(operation, number))
     assert caught.value.filename in (str(path), str(path.parent))
-    assert ".tmp" not in str(caught.value)
+    assert ".tmp" not in str(caught.value).replace(str(path.parent), "")
     assert path.read_bytes() == OLD
 
 
