@@ -4,7 +4,7 @@
 
 `NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
 an installed version on the path). Tests run offline; what they load from the Hub must be in the cache (HF_HOME), which
-`tools/tiny_models.py` makes. Tests that do not pass with this engine are run on stock PyTorch. Those that pass there are
+`tools/tiny_models.py` makes. The tests that fail with this engine are run on stock PyTorch. Those that pass there are
 run with the engine once more, and printed if they do not pass; the exit code is then 1. A test's child processes use it too.
 
 This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
@@ -120,7 +120,7 @@ def main() -> int:
     paths = [path for path in suite.paths if (options.checkout / suite.folder / path).exists()]
     chosen = ["-k", suite.chosen] if suite.chosen else []
     installed = outcomes(suite, options.checkout, [*paths, *chosen, *extra], engine=True)
-    failed = [name for name in installed if not passed(name, installed)]
+    failed = [name for name, (outcome, _) in installed.items() if outcome == "failed"]
     stock = outcomes(suite, options.checkout, [*failed, *extra], engine=False) if failed else {}
     lost = [name for name in failed if passed(name, stock)]
     again = outcomes(suite, options.checkout, [*lost, *extra], engine=True) if lost else {}

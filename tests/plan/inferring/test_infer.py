@@ -410,3 +410,13 @@ def test_a_pair_that_others_or_its_words_contradict_is_not_certain(source, targe
     steps = infer(layers_of(target), layers_of(source)).steps
     last = f".{source[1]}.weight"
     assert [step.certain for step in steps if step.source.endswith(last)] == [False, False]
+
+
+def test_a_layer_with_a_name_of_its_own():
+    """If one side calls the first of several equal layers `in`, the equal numbers of both sides are not certain."""
+    source, target = (
+        {f"mlp.{name}.weight": np.zeros((4, 4)) for name in names}
+        for names in (("layers.0", "layers.1"), ("in", "layers.0"))
+    )
+    for found in (infer(target, source), infer(source, target)):
+        assert [step.certain for step in found.steps] == [False, False]

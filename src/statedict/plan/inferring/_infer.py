@@ -10,37 +10,21 @@ from operator import sub
 from typing import Any
 
 from statedict.errors import CollisionError
-from statedict.state import parents, raw_values
+from statedict.state import raw_values
 
 from ..names._parts import WeightPart, notes_on_parts, parts_of
 from ..names._wrappers import bare, pair
-from ..operations._specs import Shape, shape_of
+from ..operations._specs import shape_of
 from ..tensors._fit import fits
-from ._consistent import Pair, contradicted
+from ._consistent import Shapes
+from ._doubts import doubted
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
-from ._nodes import Entries, Numbers, TensorBelow, bare_shape, inventory, numbers, pattern
+from ._nodes import Entries, Numbers, TensorBelow, inventory, numbers, pattern
 from ._operations import operation
-from ._reasons import (
-    CONTRARY,
-    LEFT_OVER,
-    NOT_TURNED,
-    OTHER_SHAPE,
-    SAME_NAME,
-    TOWERS,
-    TURNED,
-    UNEVEN,
-    UNMERGED,
-    UNWRAPPED,
-    Reason,
-)
+from ._reasons import CONTRARY, NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
 from ._square import squares
-from ._towers import towers, untold
-from ._uneven import families, members, uneven
-from ._words import agree
-
-Shapes = Mapping[str, Shape | None]
 
 
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
@@ -70,7 +54,7 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     rest, wanting = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
     turned = any(shape[::-1] in wanting for shape in rest)
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
-    matches = _doubted(matches, (shapes, wanted), (unmatched, unfilled))
+    matches = doubted(matches, (shapes, wanted), (unmatched, unfilled))
     rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
     left = unmerged.keys() | unmatched
     notes = notes_on_parts(
@@ -154,88 +138,6 @@ def _squares(matches: list[Matched], shapes: Shapes, any_turned: bool) -> list[M
         how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
         matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches
-
-
-def _doubted(matches: list[Matched], sides: tuple[Shapes, Shapes], left: tuple[list[str], list[str]]) -> list[Matched]:
-    """Doubt matches in numbered modules of which only some have tensors left over, and in equal modules that no word tells
-    apart: another one may be meant.
-
-    A tensor counts only if the other side has others of its shape: the rest are buffers of another implementation.
-    """
-    known = [{bare_shape(shape) for shape in side.values() if shape is not None} for side in sides]
-    rivals = [
-        [name for name in names if (shape := side[name]) is not None and bare_shape(shape) in others]
-        for names, side, others in zip(left, sides, reversed(known))
-    ]
-    shapes = {bare_shape(shape) for names, side in zip(rivals, sides) for name in names if (shape := side[name])}
-    alone = {name for name, shape in sides[0].items() if shape and bare_shape(shape) in shapes}
-    doubtful = [uneven(side, names) for side, names in zip(sides, rivals)]
-    pairs = [(old, new) for match in matches for old in match.sources for new in match.targets]
-    equal = untold(pairs, (towers(sides[0]), towers(sides[1])))
-    singles = [match for match in matches if len(match.sources) == len(match.targets) == 1]
-    certain, unsure = (
-        [(m.sources[0], m.targets[0]) for m in singles if m.reason.certain is is_certain]
-        for is_certain in (True, False)
-    )
-    contrary = contradicted(certain, sides, complete=rivals == [[], []], doubtful=unsure)
-    contrary |= _misnumbered(matches, sides)
-    while new := _after(contrary, matches, sides[0]) - contrary:
-        contrary |= new
-
-    def doubted(match: Matched) -> Matched:
-        if not match.reason.certain:
-            return match
-        if (match.sources[0], match.targets[0]) in contrary:
-            return match._replace(reason=CONTRARY)
-        if match.reason in (SAME_NAME, UNWRAPPED):
-            return match
-        if any(not some.isdisjoint(parents(name)) for some, names in zip(equal, match[:2]) for name in names):
-            return match._replace(reason=TOWERS)
-        if match.sources[0] in alone and not agree(match.sources[0], match.targets[0]):
-            return match._replace(reason=LEFT_OVER)
-        ours, theirs = ({family for name in names for family in families(name)} for names in match[:2])
-        certain = ours.isdisjoint(doubtful[0]) and theirs.isdisjoint(doubtful[1])
-        return match if certain else match._replace(reason=UNEVEN)
-
-    return list(map(doubted, matches))
-
-
-def _misnumbered(matches: Iterable[Matched], sides: tuple[Shapes, Shapes]) -> set[Pair]:
-    """Return equal names in modules that are numbered otherwise on the other side: 0, 2, 4 there, or with other shapes."""
-    places = [{(pattern(bare(name)), shape) for name, shape in side.items()} for side in sides]
-    used = [_numbers_used(map(bare, side)) for side in sides]
-    equal = [(m.sources[0], m.targets[0]) for m in matches if m.reason in (SAME_NAME, UNWRAPPED, OTHER_SHAPE)]
-    moved = {
-        family
-        for family in used[0].keys() & used[1].keys()
-        if any(a != b for a, b in zip(sorted(used[0][family]), sorted(used[1][family])))
-    }
-    for old, new in equal:
-        shapes = sides[0][old], sides[1][new]
-        if shapes[0] != shapes[1] and any((pattern(bare(new)), shapes[n]) in places[1 - n] for n in (0, 1)):
-            moved |= families(bare(new))
-    return {(old, new) for old, new in equal if not moved.isdisjoint(families(bare(new)))}
-
-
-def _numbers_used(names: Iterable[str]) -> dict[str, set[Numbers]]:
-    """Return the numbers in each family of modules."""
-    found: dict[str, set[Numbers]] = {}
-    for name in names:
-        for family, module in members(name):
-            found.setdefault(family, set()).add(numbers(module.rpartition(".")[2]))
-    return found
-
-
-def _after(contrary: set[Pair], matches: Iterable[Matched], shapes: Shapes) -> set[Pair]:
-    """Return the certain pairs that were made beside a contrary pair: of the same shape, or in the same module."""
-
-    def place(old: str, new: str) -> set[object]:
-        modules = ((tuple(name.split(".")[:-n]) for name in (old, new)) for n in (1, 2))
-        return {(*next(modules), 1), (*next(modules), shapes[old])}
-
-    places = set[object]().union(*(place(*pair) for pair in contrary))
-    pairs = ((match.sources[0], match.targets[0]) for match in matches if match.reason.certain)
-    return {pair for pair in pairs if not places.isdisjoint(place(*pair))}
 
 
 def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:
