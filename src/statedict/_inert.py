@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from statedict.errors import LoadError, StateDictError
 from statedict.state import (
     ArrayLibrary,
     Compound,
@@ -40,13 +42,30 @@ class Inert:
     def add_to(self, outcome: Outcome) -> None:
         """Report these entries in `outcome`."""
         outcome.missing = [name for name in outcome.missing if name not in self.wanted]
-        outcome.errors += [
+        outcome.errors += self.errors
+        outcome.unexpected += self.others
+
+    @property
+    def errors(self) -> list[str]:
+        return [
             f"{name!r} in the source holds data of the unknown class {path}, which is not loaded: exclude it (exclude=, "
             "allow_missing=), or, if you trust the file, allow the class: "
             f"torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
             for name, path in self.wanted.items()
         ]
-        outcome.unexpected += self.others
+
+    @contextmanager
+    def explain(self, kind: str) -> Iterator[None]:
+        """Raise LoadError instead of what the loading code of a module of class `kind` raises without these entries."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, StateDictError) or not self.wanted:
+                raise
+            from statedict.plan import LoadReport, error_text
+
+            report = LoadReport(errors=self.errors)
+            raise LoadError(error_text(kind, report), report=report) from error
 
 
 def split(

@@ -79,7 +79,7 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
         reports.append(_report(planned, outcome, request, resolved))
         request.require(reports[0])
 
-    with suppress(Undo):
+    with suppress(Undo), inert.explain(type(module).__name__):
         tree.write(host, module, values, strict=request.strict, assign=request.assign, rules=request.rules, judge=judge)
         reports[0].notes += _left_on_meta(module, slots) if request.assign else []
         return reports[0]

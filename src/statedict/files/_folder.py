@@ -82,7 +82,7 @@ class Folder:
         """The plain names of the files and folders directly in this folder."""
         if self._names is None:
             with os.scandir(self.path) as found:
-                kinds = {entry.name: entry.is_dir() for entry in found}
+                kinds = {entry.name: _is_directory(entry) for entry in found}
         elif callable(self._names):
             return self._names(self._within)
         else:
@@ -266,3 +266,11 @@ def _stamp(path: str) -> tuple[int, ...]:
     except (FileNotFoundError, NotADirectoryError):
         return ()
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a directory. A link that leads to itself counts as a file, whose opening raises the reason."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -419,6 +419,14 @@ def test_links_to_the_same_folder_are_not_followed_for_ever(tmp_path, links):
     assert caught.value.file.startswith(str(tmp_path))
 
 
+def test_links_that_lead_nowhere_are_not_in_the_way(tmp_path):
+    """A link to itself, or to a file that does not exist, beside the files of a checkpoint."""
+    layouts.write(tmp_path, {"model.pt": layouts.model().state_dict()})
+    for name, target in {"loop": "loop", "lost": "nowhere"}.items():
+        (tmp_path / name).symlink_to(target)
+    assert statedict.load(tmp_path).keys() == layouts.model().state_dict().keys()
+
+
 def test_a_checkpoint_of_as_many_folders_as_allowed(tmp_path):
     """Each folder beside the files is looked into, and those with weights are opened; one more than the limit is refused."""
     state = layouts.model().state_dict()

@@ -311,6 +311,13 @@ def test_skipped_cast_and_warnings_are_listed():
 # the error
 
 
+def test_advice_in_a_warning_is_whole():
+    """The call that the warning about an adapter ends with is not cut, however long the adapter's names are."""
+    name = "base_model.model.transformer.layers.0.self_attention.query_key_value.lora_A.weight"
+    told = str(report({name: np.zeros((2, 4)), name.replace("lora_A", "lora_B"): np.zeros((4, 2))}))
+    assert "merge the files of the base and the adapter: statedict.merge([base, adapter], 'lora')" in told
+
+
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shapes", "all"])
 def test_the_error_begins_as_pytorchs(change):
     """Up to the blank line the text of the error is exactly PyTorch's."""

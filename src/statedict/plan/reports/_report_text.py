@@ -80,7 +80,7 @@ def _sections(report: LoadReport, refused: bool) -> list[Section]:
         _with_text("adapted", [(one.name, one.how) for one in report.adapted]),
         _with_text("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
         _with_text("tied", [(name, f"= {other}") for name, other in report.tied.items()]),
-        listed("warnings", report.notes, 3, 2 * LINE),
+        listed("warnings", report.notes, 3, 4 * LINE),
         listed(
             "To fix this",
             [f"{printable(one.text)}:\n    {printable(one.call)}" for one in report.suggestions],

@@ -99,7 +99,8 @@ def _completed(change: Proposal, before: LoadReport, attempt: Attempt) -> Propos
         if step is not _another_rule or len(then.loaded) > len(now.loaded):
             texts, arguments, now = [*texts, more.text], merged, then
     gained = len(now.loaded) > (len(before.loaded) if change.arguments else 0)
-    return Proposal("; ".join(filter(None, texts)), arguments) if now.ok and gained else None
+    text = "; ".join(filter(None, texts))
+    return Proposal(text[:1].upper() + text[1:], arguments) if now.ok and gained else None
 
 
 def _is_better(now: LoadReport, before: LoadReport, change: Proposal) -> bool:
@@ -200,7 +201,7 @@ def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) ->
             return None
         if patterns:
             options[argument] = patterns[0] if len(patterns) == 1 else patterns
-    return Proposal("If the rest is expected" if arguments else "If this is expected", options)
+    return Proposal("if the rest is expected" if arguments else "If this is expected", options)
 
 
 def _unloaded(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:
