@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import raw_values
+from statedict.state import few, raw_values
 
 from . import _arrays, _sources
 from ._request import Request, Undo, check_devices, lossy_casts
@@ -167,9 +167,8 @@ def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
     left = [name for name, value in module.named_buffers() if name not in slots and getattr(value, "is_meta", False)]
     if not left:
         return []
-    more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
     return [
-        f"still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent buffers are not in a state "
+        f"still on the meta device, without values: {few(left)} (non-persistent buffers are not in a state "
         "dict: compute them again)"
     ]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple, Never
 
 from statedict.files import File
+from statedict.state import few
 
 from ..errors import FormatError, TruncatedError, UnknownFormatError
 from ._format import head_of
@@ -23,6 +25,15 @@ class ForeignFormat(NamedTuple):
 def refuse(file: File, limits: Limits) -> Never:
     """Raise the error for a file of no supported format: the reader of such files."""
     raise unknown(file, head_of(file))
+
+
+def other_archive(kind: str, file: str, members: Iterable[str]) -> UnknownFormatError:
+    """Return the error for an archive, a `"zip"` or `"tar"`, whose members are not those of a checkpoint."""
+    return UnknownFormatError(
+        f"this is a {kind} archive, but not a checkpoint; its members: {few(list(members)) or 'none'}",
+        file=file,
+        hint="if one of them is a checkpoint, unpack the archive and open that file",
+    )
 
 
 def unknown(file: File, head: bytes) -> FormatError:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from statedict.files import File, Folder
 
-from ..errors import TruncatedError, UnknownFormatError
+from ..errors import TruncatedError
 from ._folder_table import unpacked_in
+from ._foreign_formats import other_archive
 from ._format import function
 from ._limits import Limits
 from ._names import FLAT_PROGRAM, MANIFEST, PACKAGE, SB3
@@ -53,12 +54,7 @@ def _read_members(archive: Archive, limits: Limits) -> Checkpoint:
     for row in ZIP_FORMATS:
         if row.has(archive):
             return cast(Checkpoint, function(row.read)(archive.file, limits, archive))
-    named = ", ".join(list(archive.members)[:5]) or "none"
-    raise UnknownFormatError(
-        f"this is a zip archive, but not a checkpoint; its members: {named}",
-        file=archive.file.name,
-        hint="if one of them is a checkpoint, unpack the archive and open that file",
-    )
+    raise other_archive("zip", archive.file.name, archive.members)
 
 
 def _has_arrays(archive: Archive) -> bool:

@@ -31,8 +31,8 @@ class StateMap(KeyMap):
 
     >>> from statedict import maps
     >>> found = maps.load("llama-hf", head_dim=64)
-    >>> found.left, found.right, found.values, found.invertible
-    ('Meta Llama', 'transformers', {'head_dim': 64}, True)
+    >>> found.right, found.values, found.invertible
+    ('transformers', {'head_dim': 64}, True)
     """
 
     def __init__(self, file: MapFile, values: Mapping[str, int]) -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import isfinite, prod
 from typing import Any
 
-from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, Spec, StateDict, rows_of
+from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, Spec, StateDict, few, rows_of
 
 Fact = dict[str, Any]
 
@@ -191,8 +191,7 @@ def warnings(named: Iterable[Fact], notes: Iterable[str]) -> Iterator[tuple[str,
     for risk, words in IMPORTS.items():
         names = [fact["name"] for fact in named if fact["risk"] == risk]
         if names:
-            more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-            yield risk, f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}"
+            yield risk, f"{words}: {few(names, NAMES_SHOWN)}"
     yield from (("note", f"note: {note}") for note in notes)
 
 

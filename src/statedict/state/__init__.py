@@ -13,7 +13,7 @@ from .mapping._metadata import renamed as renamed_metadata
 from .mapping._names import Patterns, check_names, matcher, nearest, parents
 from .mapping._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from .mapping._sections import LINE, Section, as_html, as_text, folded, listed
-from .mapping._short import Short
+from .mapping._short import Short, few
 from .mapping._statedict import StateDict, raw_values
 from .mapping._statedict_html import state_shown
 from .mapping._tree import every, map_tree, one_of_each_type, tensors_of
@@ -78,7 +78,7 @@ __all__ = [
     "Storage", "Streaming", "Table", "Traits", "ValueRange", "arena", "arguments", "arranged", "as_html", "as_text",
     "box_shown", "boxes_of", "boxes_of_run", "by_source", "cast_array", "cast_kind", "cast_leaf", "check_bounds",
     "check_names", "check_reach", "collector_paused", "computed", "contiguous", "contiguous_strides", "copies_of", "dtype",
-    "elementwise", "every", "excerpt", "fold", "folded", "have_room", "independent", "is_plain", "join_later",
+    "elementwise", "every", "excerpt", "few", "fold", "folded", "have_room", "independent", "is_plain", "join_later",
     "join_pieces", "joined", "leaf_of", "leaves_of", "library", "library_of", "listed", "maker", "maker_of",
     "map_tree", "matcher", "materialize", "memory_at", "memory_of", "narrowed", "nearest", "not_put_back",
     "one_of_each_type", "origins", "parents", "part_at", "part_of", "pieces", "placement_text", "raw_values",

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from .mapping._short import few
+
 # Always assumed to be available: less than Python needs to start.
 FLOOR = 8 << 20
 MEMORY, LIMITS, STATUS = "/proc/meminfo", "/proc/self/limits", "/proc/self/status"
@@ -35,11 +37,9 @@ def have_room(nbytes: int) -> bool:
 
 def not_put_back(changed: Sequence[str]) -> str:
     """Return the note on an error that lists the tensors of a model that have changed."""
-    shown = ", ".join(changed[:SHOWN])
-    more = f" and {len(changed) - SHOWN:,} more" if len(changed) > SHOWN else ""
     have = "has" if len(changed) == 1 else "have"
     return (
-        f"There is no backup of the model, and {len(changed):,} of its tensors {have} changed ({shown}{more}). "
+        f"There is no backup of the model, and {len(changed):,} of its tensors {have} changed ({few(changed, SHOWN)}). "
         "All others are unchanged."
     )
 

@@ -266,7 +266,7 @@ def test_storages_that_nothing_shows_are_found():
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr("archive/data/7", b"lost")
     findings = opened(out.getvalue()).verify()
-    assert [str(finding) for finding in findings] == ["note: 1 storages are not used by any tensor: archive/data/7"]
+    assert [str(finding) for finding in findings] == ["note: storages that no tensor uses: archive/data/7"]
 
 
 # writing

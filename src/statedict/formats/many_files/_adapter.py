@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from statedict.files import File
+from statedict.state import few
 
 from ...errors import FormatError
 from .._json import read_json_file
@@ -42,7 +43,5 @@ def _described(found: dict[str, Any]) -> str:
     of = found.get("base_model_name_or_path")
     targets = found.get("target_modules") or []
     names = sorted(map(str, targets)) if isinstance(targets, list) else [str(targets)]
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return ", ".join(
-        [f"an adapter of PEFT ({kind})" + (f" for {of}" if of else ""), *facts, *([f"on {shown}"] if shown else [])]
-    )
+    facts += [f"on {few(names, _SHOWN)}"] if names else []
+    return ", ".join([f"an adapter of PEFT ({kind})" + (f" for {of}" if of else ""), *facts])

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 from statedict.files import Folder
+from statedict.state import few
 
 from ...errors import UnknownFormatError
 from .._folder_table import parts
@@ -35,7 +36,6 @@ KNOWN = {
 ADAPTER = "adapter_config.json"
 # If both are there, transformers loads this file before any shards, and diffusers the shards of files with this name.
 WHOLE_FIRST, SHARDS_FIRST = "model.safetensors", "diffusion_pytorch_model."
-SHOWN = 5
 
 
 def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
@@ -47,7 +47,7 @@ def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
         describe_adapter(checkpoint, folder.file(ADAPTER), limits)
         others = parts(folder)
         if others:
-            checkpoint.notes.append(f"other adapters, in folders of this directory, were not read: {_listed(others)}")
+            checkpoint.notes.append(f"other adapters, in folders of this directory, were not read: {few(others)}")
     return checkpoint
 
 
@@ -57,7 +57,7 @@ def unclear(folder: Folder) -> list[str]:
     picked = next(filter(None, (_preferred(pick(names)) for pick in (_indexes, _numbered, _single))), [])
     if len(picked) < 2 or any(map(NUMBERED.fullmatch, picked)):
         return []
-    return [f"files of this directory were not read, because no name marks one as the model's: {_listed(picked)}"]
+    return [f"files of this directory were not read, because no name marks one as the model's: {few(picked)}"]
 
 
 def _read_chosen(folder: Folder, limits: Limits) -> Checkpoint:
@@ -78,12 +78,12 @@ def _read_chosen(folder: Folder, limits: Limits) -> Checkpoint:
             if whole is not None:
                 return whole
             raise UnknownFormatError(
-                f"this directory contains several checkpoints: {_listed(found)}",
+                f"this directory contains several checkpoints: {few(found)}",
                 file=folder.path,
                 hint="open one of them",
             )
     folders = [name for name in folder.folders if not name.startswith(".")]
-    inside = f"the folders in it are {_listed(folders)}: pass the path of one" if folders else ""
+    inside = f"the folders in it are {few(folders)}: pass the path of one" if folders else ""
     raise UnknownFormatError(
         "this directory does not contain a checkpoint", file=folder.path, hint=inside or "pass the path of a file in it"
     )
@@ -142,9 +142,4 @@ def _preferred(names: Sequence[str]) -> list[str]:
 def _passed_over(names: Sequence[str], chosen: str) -> list[str]:
     """Return a note about the other files of the directory that may contain state, if there are any."""
     others = [name for name in (*filter(_is_index, names), *_single(names)) if name != chosen]
-    return [f"{chosen} was read; other files of this directory were not: {_listed(others)}"] if others else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return [f"{chosen} was read; other files of this directory were not: {few(others)}"] if others else []

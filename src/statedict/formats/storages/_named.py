@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, arguments, leaf_of, raw_values, require_in_proportion
+from statedict.state import Compound, Leaf, arguments, few, leaf_of, raw_values, require_in_proportion
 
 from ...errors import SaveError
 from .._json import read_json
@@ -41,10 +41,8 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
         if problem:
             problems.append(problem)
     if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise SaveError(
-            f"{format} stores named tensors only: {'; '.join(problems[:5])}{more}. Use the torch format for other values"
-        )
+        listed = few(problems, separator="; ")
+        raise SaveError(f"{format} stores named tensors only: {listed}. Use the torch format for other values")
     require_in_proportion(leaves.values())
     return leaves
 

@@ -21,7 +21,7 @@ from itertools import chain
 from typing import Any
 
 from statedict.files import File
-from statedict.state import StateDict
+from statedict.state import StateDict, few
 
 from ...errors import FormatError, LimitError, UnknownFormatError
 from .._limits import LIMITS, Limits
@@ -33,7 +33,6 @@ from ._read import check_members, read_extras, read_facts, top_folder
 
 STATE_DICT = "state_dict"
 WEIGHTS, CONSTANTS, INPUTS, COMPILED = "data/weights/", "data/constants/", "data/sample_inputs/", "data/aotinductor/"
-SHOWN = 5
 UNNAMED = (
     "AOTInductor compiles the weights into the library, without names: save the model's state dict with torch.save, or "
     "compile it with aot_inductor.package_constants_in_so=False and "
@@ -67,7 +66,7 @@ def read_exported(file: File, limits: Limits = LIMITS, archive: Archive | None =
     if not programs and failed:
         raise next(iter(failed.values()))
     if not programs:
-        listed = ", ".join(name.removeprefix(folder) for name in list(archive.members)[:SHOWN])
+        listed = few([name.removeprefix(folder) for name in archive.members])
         raise UnknownFormatError(
             f"this package contains no tensors; its members: {listed}", file=file.name, hint=UNNAMED
         )

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from statedict.files import File
+from statedict.state import few
 
 from ...errors import FormatError
 from .._limits import LIMITS, Limits
@@ -159,7 +160,7 @@ def check_members(archive: Archive, *stores: ArchiveStorages) -> Iterator[Findin
         yield Finding("error", absent.name, f"its bytes should be in {absent.file}, which is missing")
     unused = [name for store in stores for name in store.unused()]
     if unused:
-        yield Finding("note", "", f"{len(unused)} storages are not used by any tensor: {', '.join(unused[:5])}")
+        yield Finding("note", "", f"storages that no tensor uses: {few(unused)}")
 
 
 SERIALIZATION_ID = ".data/serialization_id"

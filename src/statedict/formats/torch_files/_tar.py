@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from statedict.files import File
 from statedict.state import Leaf, Opaque
 
-from ...errors import FormatError, TruncatedError, UnknownFormatError
+from ...errors import FormatError, TruncatedError
+from .._foreign_formats import other_archive
 from .._format import function
 from .._limits import LIMITS, Limits
 from .._names import WEIGHTS
@@ -89,12 +90,7 @@ def read_tar_tensors(file: File) -> tuple[dict[str, Leaf], bytes]:
 def _parts(file: File, members: dict[str, TarMember]) -> dict[str, TarMember]:
     """Return the members of a tar, which must be those of torch.save."""
     if not members.keys() >= set(PARTS):
-        named = ", ".join(list(members)[:5]) or "none"
-        raise UnknownFormatError(
-            f"this is a tar archive, but not a checkpoint; its members: {named}",
-            file=file.name,
-            hint="if one of them is a checkpoint, unpack the archive and open that file",
-        )
+        raise other_archive("tar", file.name, members)
     return members
 
 

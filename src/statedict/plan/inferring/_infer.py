@@ -5,7 +5,7 @@ First, names that are equal with or without wrappers are matched, and then the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import sub
 from typing import Any
 
@@ -26,6 +26,10 @@ from ._reasons import CONTRARY, NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNME
 from ._rules import Converted, key_map
 from ._square import squares
 
+Parts = Mapping[str, WeightPart]
+# Names of the source, and of the model.
+Left = tuple[list[str], list[str]]
+
 
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     """Infer the KeyMap that renames the tensors of `source` to those of `target`. Reads no tensor and changes nothing.
@@ -37,30 +41,45 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     h.{*p} -> blocks.{*p}
     """
     shapes, wanted = ({name: shape_of(value) for name, value in raw_values(side).items()} for side in (source, target))
+    sides, parts = (shapes, wanted), (parts_of(list(shapes)), parts_of(list(wanted)))
     matches, own = _same_names(shapes, wanted)
-    done = own.union(match.sources[0] for match in matches), own.union(match.targets[0] for match in matches)
-    sources, slots = ([name for name in side if name not in names] for side, names in zip((shapes, wanted), done))
-    parts, slot_parts = parts_of(list(shapes)), parts_of(list(wanted))
-    for is_part in (False, True):  # a part of a weight never matches a whole weight
-        theirs = _entries((name for name in sources if _is_part(parts, name) is is_part), shapes)
-        ours = _entries((name for name in slots if _is_part(slot_parts, name) is is_part), wanted)
-        matches += Matcher(_convention(theirs, ours))(theirs, ours)
-    unmerged = {m.sources[0]: m.targets[0] for m in matches if m.sources[0] in parts and m.targets[0] not in slot_parts}
+    others = _left([name for name in shapes if name not in own], [name for name in wanted if name not in own], matches)
+    matches += _by_contents(others, sides, parts)
+    unmerged = {
+        m.sources[0]: m.targets[0] for m in matches if m.sources[0] in parts[0] and m.targets[0] not in parts[1]
+    }
     matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
     matches = _own_names(matches, shapes, wanted)
+    unmatched, unfilled = left = _left(*others, matches)
     place = {name: number for number, name in enumerate(shapes)}
-    used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
-    unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
-    rest, wanting = (inventory(_entries(names, side)) for names, side in ((unmatched, shapes), (unfilled, wanted)))
-    turned = any(shape[::-1] in wanting for shape in rest)
-    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes, turned)
-    matches = doubted(matches, (shapes, wanted), (unmatched, unfilled))
+    matches.sort(key=lambda match: place[match.sources[0]])
+    matches = doubted(_squares(matches, shapes, _has_turned(left, sides)), sides, left)
     rules = key_map([Converted(*match[:3]) for match in matches], unmatched, wanted)
-    left = unmerged.keys() | unmatched
-    notes = notes_on_parts(
-        [*unfilled, *unmerged.values()], [name for name in shapes if name in left], parts, slot_parts
-    )
+    in_parts = unmerged.keys() | unmatched
+    notes = notes_on_parts([*unfilled, *unmerged.values()], [name for name in shapes if name in in_parts], *parts)
     return Inference(rules, tuple(_steps(matches)), tuple(unmatched), tuple(unfilled), tuple(notes))
+
+
+def _left(sources: Iterable[str], targets: Iterable[str], matches: Iterable[Matched]) -> Left:
+    """Return the names of both sides that are in no match."""
+    used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
+    return [name for name in sources if name not in used[0]], [name for name in targets if name not in used[1]]
+
+
+def _by_contents(names: Left, sides: tuple[Shapes, Shapes], parts: tuple[Parts, Parts]) -> Iterator[Matched]:
+    """Match tensors by the contents of their modules; a part of a weight never matches a whole weight."""
+    for is_part in (False, True):
+        theirs, ours = (
+            _entries((name for name in some if _is_part(known, name) is is_part), side)
+            for some, side, known in zip(names, sides, parts)
+        )
+        yield from Matcher(_convention(theirs, ours))(theirs, ours)
+
+
+def _has_turned(left: Left, sides: tuple[Shapes, Shapes]) -> bool:
+    """Whether a remaining matrix of the source has the shape of a remaining one of the model, transposed."""
+    found, wanting = (inventory(_entries(names, side)) for names, side in zip(left, sides))
+    return any(shape[::-1] in wanting for shape in found)
 
 
 def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozenset[str]]:
@@ -112,7 +131,7 @@ def _as_it_is(old: str, new: str, shapes: Shapes, wanted: Shapes) -> tuple[str, 
     return (how, reason) if exact else ("", OTHER_SHAPE)
 
 
-def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
+def _is_part(parts: Parts, name: str) -> bool:
     """Whether a tensor is a part of a weight, other than the weight that LoRA adapts."""
     return name in parts and not parts[name].base
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from statedict.errors import MergeError
-from statedict.state import Compound, Leaf, StateDict, fold, leaf_of, raw_values
+from statedict.state import Compound, Leaf, StateDict, few, fold, leaf_of, raw_values
 
 from ...errors import printable
 from ..comparing._diff import equal
@@ -68,8 +68,8 @@ def common_texts(sources: Sequence[State]) -> dict[str, str]:
             found.setdefault(name, set()).add(text)
     dropped = [printable(repr(name)) for name, texts in found.items() if len(texts) > 1]
     if dropped:
-        shown = ", ".join(dropped[:10]) + (f" and {len(dropped) - 10:,} more" if len(dropped) > 10 else "")
-        warnings.warn(f"not merged: the metadata {shown}, which differs between the sources", UserWarning, stacklevel=5)
+        text = f"not merged: the metadata {few(dropped, 10)}, which differs between the sources"
+        warnings.warn(text, UserWarning, stacklevel=5)
     return {name: text for name, (text, *others) in found.items() if not others}
 
 

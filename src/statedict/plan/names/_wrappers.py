@@ -32,7 +32,7 @@ WRAPPERS = CERTAIN | {"module"}
 # The update counter of AveragedModel, next to its only child `module`.
 COUNT = "n_averaged"
 # Each is compared with all names; the limit keeps this linear for a hostile file. Real models have one or two.
-_MOSTCOUNTS = 64
+_MOST_COUNTS = 64
 
 
 _Seen = tuple[str, str]  # a name, and its view
@@ -58,9 +58,8 @@ def bare(name: str, wrappers: Collection[str] = WRAPPERS) -> str:
     >>> bare("module._orig_mod.layers.0._checkpoint_wrapped_module.weight")
     'layers.0.weight'
     """
-    if (
-        "mod." not in name and "module." not in name
-    ):  # a quick test: every wrapper ends so, and is not the last component
+    # A quick test: every wrapper ends in one of these, and is not the last component.
+    if "mod." not in name and "module." not in name:
         return name
     *path, last = name.split(".")
     return ".".join([part for part in path if part not in wrappers] + [last])
@@ -93,7 +92,7 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
 
 def _counts(names: Collection[str]) -> frozenset[str]:
     """Return the names of AveragedModel counters: everything next to them is below the child `module`."""
-    found = [name for name in names if name.endswith(COUNT) and name.rpartition(".")[2] == COUNT][:_MOSTCOUNTS]
+    found = [name for name in names if name.endswith(COUNT) and name.rpartition(".")[2] == COUNT][:_MOST_COUNTS]
     counts = set()
     for name in found:
         above = name.removesuffix(COUNT)

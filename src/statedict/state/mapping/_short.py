@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from reprlib import Repr
 from typing import Any
 
 from ._statedict import raw_values
+
+
+def few(texts: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """Return the first of some texts, and the number of the others.
+
+    >>> few(["a", "b", "c"], 2), few(["a"])
+    ('a, b and 1 more', 'a')
+    """
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 class Short(Repr):
