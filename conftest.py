@@ -43,6 +43,13 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.partition("::")[0]
             return file if _is_one_unit(file) else nodeid
 
+        def mark_test_complete(self, node, item_index, duration=0):
+            """Forget a unit that is done: the base class counts through all of them after each test, 10 s of the suite."""
+            super().mark_test_complete(node, item_index, duration)
+            unit = self._split_scope(self.registered_collections[node][item_index])
+            if all(self.assigned_work[node][unit].values()):
+                del self.assigned_work[node][unit]
+
     return ByNeed(config, log)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("only_on"):
         if system not in mark.args:
             pytest.skip(f"only on {' and '.join(mark.args)}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep examples that should be the same in each run independent of what a worker has imported before: Hypothesis draws
+    constants from the source of imported modules.
+    """
+    if settings().derandomize:
+        with suppress(ImportError):  # older versions do not
+            from hypothesis.internal.conjecture import providers
+
+            providers.is_local_module_file = lambda path: False
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Run programs in processes that are forked from one that has imported PyTorch, which takes seconds.
 
 `run` and `start` are as `subprocess.run` and `Popen`, for a module (its name), a script (its path) or code (`"-c", text`).
-Tests of what happens while packages are imported need a new interpreter instead.
+Tests of what happens while packages are imported need a new interpreter instead. `child` is for those programs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
@@ -111,3 +112,20 @@ def _main(program: str | Path, arguments: list[str], printed: list[Path], option
     else:
         sys.argv = [program, *arguments]
         runpy.run_module(program, run_name="__main__", alter_sys=True)
+
+
+def child(act: Callable[[], object]) -> int:
+    """Call a function in a forked process, which exits with 0, or prints the error and exits with 1; return its id."""
+    process = os.fork()
+    if not process:
+        code = 1
+        try:
+            act()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return process

@@ -71,7 +71,7 @@ def test_new_head(example, tmp_path):
 
 
 def test_look_inside(example, tmp_path):
-    """It lists PyTorch's file without PyTorch."""
+    """The example lists the tensors of PyTorch's file without PyTorch."""
     torch.save({"model": nn.Linear(2, 3).state_dict(), "epoch": 1}, tmp_path / "model.pt")
     out = example("look_inside.py", "model.pt", before=BLOCK_TORCH)
     assert "state dicts at ['model']" in out

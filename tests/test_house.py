@@ -98,8 +98,8 @@ def test_importing_imports_one_room():
 
 
 def test_importing_is_quick(tmp_path):
-    """`import statedict` after `import numpy` takes at most two fifths of what that takes, once there is byte code: the
-    best of seven ratios."""
+    """`import statedict` after `import numpy` takes at most two fifths of what that takes, once there is byte code: in one
+    of seven processes."""
     code = """
 import time
 times = [time.process_time()]
@@ -110,7 +110,7 @@ times.append(time.process_time())
 print((times[2] - times[1]) / (times[1] - times[0]))
 """
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    assert min(float(run(code, **kept)[0]) for _ in range(7)) < 0.4
+    assert any(float(run(code, **kept)[0]) < 0.4 for _ in range(7))
 
 
 def test_every_name_is_there_without_torch():

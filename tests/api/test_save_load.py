@@ -400,7 +400,7 @@ def test_torchs_suffixes(tmp_path, name):
     ],
 )
 def test_map_location_may_be_a_function(tmp_path, where, device):
-    """As torch.load's: where it puts a storage is where the tensor goes; None is where it would go anyway."""
+    """As for torch.load, a function may move the storage to a device, or return None to leave it where it would go."""
     torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
     assert statedict.load(tmp_path / "a.pt", map_location=where)["w"].device.type == device
 

@@ -102,7 +102,7 @@ IDLE = [
 
 @pytest.mark.parametrize("arguments", IDLE, ids=" ".join)
 def test_a_pattern_that_matches_nothing_is_told(call, run, arguments):
-    """It is told on standard error, with the nearest name; what was asked for is done all the same."""
+    """A pattern without a match is reported on standard error with the nearest name; the command goes on."""
     ended = call(*arguments)
     assert ended.code == 0
     assert ended.err == "statedict: the pattern 'hed' does not match any name; the nearest is 'head.bias'\n"

@@ -11,7 +11,7 @@ FILES = ["digits.pt", "parity.pt", "uninterrupted.pt"]
 
 @pytest.mark.slow
 def test_the_tour(tmp_path):
-    """All of it, as a process: every step told and proved, the files where it said, nothing half-written among them."""
+    """The tour reports and proves every step; its files are where it says, and none of them is half-written."""
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     command = [sys.executable, "-m", "statedict", "tour", str(tmp_path / "files")]

@@ -64,7 +64,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_checkpoint_is_not_called_damaged(call, sound, name):
-    """Of what cannot be opened, and is not known to be damaged, it is said that it cannot be read: exit code 2."""
+    """A file that cannot be opened, and is not known to be damaged, is reported as unreadable, with exit code 2."""
     content, text = OTHERS[name]
     path = sound.with_name(name)
     if content == "":

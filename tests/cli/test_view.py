@@ -46,7 +46,7 @@ def test_one_file(call, files):
 
 
 def test_two_files(call, files):
-    """Of two files one state dict each is compared, that which the file is about or which was asked for."""
+    """One state dict of each of two files is compared: the main one, or the one that was asked for."""
     assert call("view", "run.pt", "other.safetensors").code == 0
     values = content((files / "run.pt-other.safetensors.html").read_bytes())
     assert dict(zip(values["names"], values["status"])) == {"body.weight": "equal", "head.bias": "changed"}

@@ -9,11 +9,13 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.forked import child
 
 from statedict import files
 from statedict.errors import DiskFullError, SaveError
@@ -520,26 +522,6 @@ def test_a_target_that_is_neither_is_refused():
         files.write(3, parts())
 
 
-DYING = """
-import os, sys
-from statedict import files
-from statedict.files import Payload, System
-
-left = int(sys.argv[2])
-
-class Dying(System):
-    def __getattribute__(self, name):
-        global left
-        left -= 1
-        if not left:
-            os._exit(9)
-        return super().__getattribute__(name)
-
-content = bytes(3 << 20)
-files.write(sys.argv[1], [Payload(len(content), lambda: [memoryview(content)])], system=Dying())
-"""
-
-
 @pytest.mark.only_on("linux", "macos")
 def test_death_at_any_call_loses_nothing(path):
     """A process that dies before any system call of a save, and does no cleaning up, leaves the old file or the new one; the
@@ -547,13 +529,15 @@ def test_death_at_any_call_loses_nothing(path):
     after, deaths = [], 0
     for at in range(1, 40):
         path.write_bytes(OLD)
-        done = subprocess.run([sys.executable, "-c", DYING, str(path), str(at)], timeout=60)
+        dying = Recorder(at, lambda *_, **__: os._exit(9))
+        process = child(partial(files.write, path, parts(), system=dying))
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         content = path.read_bytes()
-        assert content in (OLD, bytes(3 << 20))
+        assert content in (OLD, EXPECTED)
         after.append(content == OLD)
-        if done.returncode == 0:
+        if code == 0:
             break
-        assert done.returncode == 9
+        assert code == 9
         deaths += 1
         files.write(path, parts())
         assert strays(path) == []
@@ -575,17 +559,13 @@ def test_a_directory_that_may_not_be_listed(tmp_path, old):
         (folder / "m.pt").write_bytes(old)
         (folder / "m.pt").chmod(0o666)
     folder.chmod(0o333)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgid(12345)
-            os.setuid(12345)
-            files.write(folder / "m.pt", parts())
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def save():
+        os.setgid(12345)
+        os.setuid(12345)
+        files.write(folder / "m.pt", parts())
+
+    assert os.waitpid(child(save), 0)[1] == 0
     assert (folder / "m.pt").read_bytes() == EXPECTED
     assert os.listdir(folder) == ["m.pt"]
 

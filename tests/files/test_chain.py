@@ -63,7 +63,7 @@ def test_a_file_that_was_replaced_is_named(folder, chain, tmp_path):
 
 
 def test_it_has_no_mapping_and_no_neighbours(chain):
-    """Only one file can be mapped; closing it closes the folder."""
+    """Only a chain of one file can be mapped; closing the chain closes the folder."""
     assert (chain.mapped(), chain.beside("a"), chain.far) == (None, None, False)
     chain.check_unchanged()
     chain.close()

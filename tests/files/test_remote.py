@@ -98,7 +98,7 @@ def test_an_empty_file_is_opened(site):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 3 << 20), st.integers(0, 700_000)), max_size=6))
 def test_any_spans_come_out_right(url, extents):
-    """Whatever is asked for, overlapping or not, in whatever order: each span gets its bytes."""
+    """Spans in any order, overlapping or not, get their own bytes."""
     extents = [(start, min(nbytes, len(CONTENT) - start)) for start, nbytes in extents]
     file = files.open(url)
     assert read(file, *extents) == [CONTENT[start : start + nbytes] for start, nbytes in extents]
@@ -170,7 +170,7 @@ def test_refused_access_is_said(site, url, status):
 
 
 def test_a_missing_file_is_said(site):
-    """As with a local file, it is a FileNotFoundError that names the URL; nobody asks twice."""
+    """A missing file is a FileNotFoundError that names the URL, after a single request."""
     with pytest.raises(FileNotFoundError, match="no such file") as caught:
         statedict.open(f"{site.url}none.pt")
     assert caught.value.filename == f"{site.url}none.pt"
@@ -203,7 +203,7 @@ def test_a_file_that_shrinks_is_said(site, url):
 
 
 def test_a_server_without_ranges_is_refused_unread(site, url):
-    """It would send the whole file for each read; a small file is fetched whole all the same."""
+    """A server that would send the whole file for each read is refused, except for small files, which are fetched whole."""
     site.ranges = False
     with pytest.raises(RemoteError, match="does not support range requests: download the file and open the local copy"):
         files.open(url)
@@ -252,7 +252,7 @@ def failures(site, url):
 
 
 def test_secrets_are_never_shown(site, url):
-    """Whatever goes wrong: no password, no query, in no text, no argument, no cause and no traceback."""
+    """Passwords and queries are not in the text, arguments, causes or traceback of any error."""
     seen = set()
     for name, call in failures(site, url):
         site.lengths, site.broken = True, None

@@ -184,7 +184,7 @@ def test_one_tensor_costs_its_own_bytes(site, saved):
 
 
 def test_one_root_costs_its_own_bytes(site):
-    """Of a training checkpoint, the averaged weights can be had without the optimizer's state."""
+    """The averaged weights of a training checkpoint are read without the optimizer's state."""
     parts = {"model": state(), "ema": state(), "optimizer": state(numel=300_000)}
     statedict.save({name: StateDict(part) for name, part in parts.items()}, site.folder / "run.pt")
     with statedict.open(f"{site.url}run.pt") as checkpoint:

@@ -13,6 +13,6 @@ def test_nesting_of_a_hundred_is_read(text):
 
 @pytest.mark.parametrize("text", [b"[" * 101 + b"]" * 101, b'{"a":' * 100_000, rb'["\"",' + b"[" * 100_000])
 def test_deeper_nesting_is_an_error(text):
-    """It is found before the text is parsed: Python 3.13 would end a process whose stack is small."""
+    """Nesting that is too deep is an error before the text is parsed: Python 3.13 would end a process with a small stack."""
     with pytest.raises(ValueError, match="deep"):
         parse_json(text)

@@ -16,10 +16,11 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
+from functools import partial
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
+from tests.forked import child
 from tests.integrations.trainings import TRAININGS
 
 from statedict import CheckpointManager
@@ -41,10 +42,12 @@ def start(training, directory):
     """Begin a life; return its process and the pipe on which it says `s` for a save, `d` when that is durable, and
     its end."""
     hear, say = os.pipe()
-    process = os.fork()
-    if process:
-        os.close(say)
-        return process, hear
+    process = child(partial(live, training, directory, say))
+    os.close(say)
+    return process, hear
+
+
+def live(training, directory, say):
     owner, name = saves_of(training)
     save = getattr(owner, name)
 
@@ -54,17 +57,10 @@ def start(training, directory):
         os.write(say, b"d")
 
     setattr(owner, name, told)
-    code = 1
-    try:
-        end = json.dumps(training(directory))
-        os.write(say, b"e")
-        with open(say, "w") as stream:
-            stream.write(end)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    end = json.dumps(training(directory))
+    os.write(say, b"e")
+    with open(say, "w") as stream:
+        stream.write(end)
 
 
 def said(pipe):

@@ -1,4 +1,4 @@
-"""Trains on several gloo ranks: forked from a process that has imported everything, so that a rank costs no import.
+"""Train on several ranks.
 
 `python -m tests.integrations.ranks DIRECTORY NAME:KIND[:STEP] …`: each is a training of two ranks in DIRECTORY/NAME that
 resumes what is there. KIND: `ddp`, `fsdp`, or `stalls` (DDP, see Stalls). With a STEP it ends after this step; with a STEP
@@ -14,17 +14,14 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from datetime import timedelta
 from pathlib import Path
 
-os.environ |= {"OMP_NUM_THREADS": "1"}
-
 import torch
-import torch._dynamo  # every optimizer imports it when it is made: seconds, for each rank
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict
 from tests.integrations.trainings import Points, network
+from tests.ranks import on_ranks
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -94,33 +91,14 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def rank_of(number, kind, directory, end, kill_at, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=number, world_size=SIZE)
-    (folder / str(number)).write_text(json.dumps(train(kind, directory, end, kill_at)))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def run(kind, directory, end=None, kill_at=None):
     """One training; return what each rank ends with, or None if rank 1 was killed as it should be."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, children = Path(name), []
-        for number in range(SIZE):
-            child = os.fork()
-            if not child:
-                try:
-                    rank_of(number, kind, directory, end, kill_at, folder)
-                    os._exit(0)
-                except BaseException:
-                    traceback.print_exc()
-                    os._exit(1)
-            children.append(child)
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-        if kill_at and statuses[1] == signal.SIGKILL:
-            return None
-        if any(statuses):
-            raise RuntimeError(f"the ranks ended with {statuses}")
-        return [json.loads((folder / str(number)).read_text()) for number in range(SIZE)]
+    ranks = on_ranks(SIZE, lambda rank: train(kind, directory, end, kill_at), losses=kill_at is not None)
+    if kill_at and ranks[1].code == -signal.SIGKILL:
+        return None
+    if any(rank.code for rank in ranks):
+        raise RuntimeError(f"the ranks ended with {ranks}")
+    return [rank.answer for rank in ranks]
 
 
 def main(directory, *trainings):

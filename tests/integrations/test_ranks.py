@@ -26,8 +26,8 @@ def ends(directory, *trainings):
 
 
 def test_ddp_resumes(tmp_path):
-    """Interrupted in the middle of an epoch, both ranks end with the same bits, each in its own part of the data; also if
-    one of them has to load its position a second time, alone."""
+    """After an interruption in the middle of an epoch both ranks end with the same bits, each in its own part of the data,
+    also if one of them has to load its position a second time."""
     whole, _, stalled = ends(tmp_path, "whole:ddp", "parts:ddp:8", "parts:stalls")
     assert stalled == whole
     assert whole[0]["tensors"] == whole[1]["tensors"]
@@ -36,7 +36,7 @@ def test_ddp_resumes(tmp_path):
 
 @pytest.mark.slow
 def test_fsdp_resumes(tmp_path):
-    """Of a sharded model too, and with steps after the save, which are lost and repeated."""
+    """A sharded model ends with the same bits too, though the steps after its last save are lost and repeated."""
     whole, _, resumed = ends(tmp_path, "whole:fsdp", "parts:fsdp:9", "parts:fsdp")
     assert resumed == whole
 

@@ -114,7 +114,7 @@ def test_every_map_is_proven():
 
 @pytest.mark.parametrize("key", PAIRS)
 def test_it_is_bijective_and_gives_the_right_specs(key):
-    """It makes exactly the other implementation's names and shapes, from all names but those that it ignores."""
+    """A map makes exactly the other implementation's names and shapes, from all names but those that it ignores."""
     one, left, right = sides(key)
     state = numbered(left)
     ignored = one.ignored(left)

@@ -98,7 +98,7 @@ def test_a_fault_breaks_the_law_on_it(fault):
 
 
 def test_a_checkpoint_that_stays_open_is_found():
-    """It can still be read; and where an open file cannot be deleted, the folder of a test cannot either."""
+    """A checkpoint that stays open is found: it can still be read, or its folder cannot be deleted."""
     suite = ToyFormat()
     suite.faults = ["stays open"]
     also = {"test_paths_and_file_objects_are_read_alike"} if system.MUST_CLOSE else set()

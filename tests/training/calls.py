@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
+from tests.forked import child
 
 from statedict import CheckpointManager, last
 
@@ -45,33 +45,24 @@ def trace(request: int, process: int, data: int = 0) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def forked(act: Callable[[], object], *, traced: bool = False) -> int:
-    """A child that does something, and exits with 0; a traced one stops before it begins."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        if traced:
-            trace(TRACEME, 0)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        act()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-    os._exit(1)
+def traced(act: Callable[[], object]) -> None:
+    """Stop before doing it, for the tracer to begin."""
+    trace(TRACEME, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    act()
 
 
 def dies_after(count: int, act: Callable[[], object]) -> bool:
     """Do it in a child that is killed when its `count`-th system call has returned; False where it ended before."""
-    child = forked(act, traced=True)
-    os.waitpid(child, 0)
-    trace(SETOPTIONS, child, OPTIONS)
-    trace(SYSCALL, child)
+    process = child(partial(traced, act))
+    os.waitpid(process, 0)
+    trace(SETOPTIONS, process, OPTIONS)
+    trace(SYSCALL, process)
     inside: set[int] = set()
     while True:
         thread, status = os.waitpid(-1, WALL)
         if not os.WIFSTOPPED(status):
-            if thread == child:
+            if thread == process:
                 assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the save failed by itself"
                 return os.WIFSIGNALED(status)
             continue
@@ -81,7 +72,7 @@ def dies_after(count: int, act: Callable[[], object]) -> bool:
             if thread in inside:
                 count -= 1
                 if not count:
-                    os.kill(child, signal.SIGKILL)
+                    os.kill(process, signal.SIGKILL)
             inside ^= {thread}
         elif pending in (signal.SIGTRAP, signal.SIGSTOP):
             pending = 0
@@ -138,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             left = [path.name for path in run.iterdir() if path.name.startswith((".saving-", ".trash-", ".old-"))]
             if len(left) > 1:
                 wrong.append(f"killed after call {count}: leftovers pile up: {left}")
-            if os.waitpid(forked(partial(resume, run, step + 1)), 0)[1]:
+            if os.waitpid(child(partial(resume, run, step + 1)), 0)[1]:
                 wrong.append(f"killed after call {count}: see above")
             if (run / f"step-{step + 1:010d}").exists():
                 # A save in peace, so that the next one has as many old checkpoints to delete, and as many calls.

@@ -12,8 +12,8 @@ import os
 import select
 import signal
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
+from tests.forked import child
 
 from statedict import CheckpointManager
 
@@ -87,7 +88,7 @@ class Life:
         self.hangs = False
         self.statuses: list[int] = []
         self._pipe, tell = os.pipe()
-        self.processes = [_forked(live, rank, tell) for rank in range(size)]
+        self.processes = [child(partial(_live, live, rank, tell)) for rank in range(size)]
         os.close(tell)
 
     def hear(self) -> Said | None:
@@ -95,7 +96,7 @@ class Life:
         if not select.select([self._pipe], [], [], PATIENCE)[0]:
             self.hangs = True
             for process in self.processes:
-                # Print the stacks of all threads; see `_forked`.
+                # Print the stacks of all threads; see `_live`.
                 os.kill(process, signal.SIGUSR1)
             time.sleep(1)
             return None
@@ -137,17 +138,9 @@ class Life:
         os.close(self._pipe)
 
 
-def _forked(live: Callable[[int, Say], object], rank: int, tell: int) -> int:
-    process = os.fork()
-    if not process:
-        try:
-            faulthandler.register(signal.SIGUSR1)
-            live(rank, lambda kind, number: _say(tell, rank, kind, number))
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return process
+def _live(live: Callable[[int, Say], object], rank: int, tell: int) -> None:
+    faulthandler.register(signal.SIGUSR1)
+    live(rank, lambda kind, number: _say(tell, rank, kind, number))
 
 
 def _say(tell: int, rank: int, kind: int, number: int) -> None:

@@ -56,7 +56,6 @@ REFUSED = {
     "dataclass": (Config(), "Config would be loaded as inert data"),
     "function": (len, r"builtins.len.* would be loaded as inert data: save its name as text"),
     "lock": (threading.Lock(), "cannot pickle"),
-    "long text": ("x" * (70 << 20), "exceeds the limit"),
     "inside": ({"deeper": [1, Mode.ONE]}, r"deeper/1: .*Mode would be loaded as inert"),
     "meta": (meta(), r"1\.weight: this tensor is on the meta device"),
 }
@@ -66,7 +65,7 @@ REFUSED = {
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("kind", ["value", "state"])
 def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind):
-    """With the argument's name, the path in it and what to do; the older checkpoint stays, though only one is kept."""
+    """The error names the argument, the path in it and what to do; the older checkpoint stays, though only one is kept."""
     value, reason = REFUSED[what]
     with CheckpointManager(tmp_path, keep=last(1), asynchronous=asynchronous, random=False) as manager:
         manager.save(1, epoch=1)
@@ -77,6 +76,15 @@ def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind)
             manager.save(2, argument=Holder(value) if kind == "state" else value), manager.wait()
         assert [saved.step for saved in manager.checkpoints] == [1]
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "step-0000000001"}
+
+
+def test_a_text_that_a_reader_would_refuse_is_refused(tmp_path):
+    """A text is at most as long as a resume accepts by default."""
+    with (
+        CheckpointManager(tmp_path, random=False) as manager,
+        pytest.raises(SaveError, match=r"(?s)'argument'.*exceeds the limit"),
+    ):
+        manager.save(1, argument=Holder("x" * (70 << 20)))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_a_save_is_refused_or_gives_back_what_it_was_given(value, state):
 
 @pytest.mark.parametrize("name", ["float", "values", "", "a/b", "nan", "\ud800", "train/loss", "x" * 300])
 def test_a_values_name_may_be_any_text(tmp_path, name):
-    """It lies in the manifest; only the names of the checkpoint's own files are refused."""
+    """A value may have any name; only those of the checkpoint's own files are refused."""
     with CheckpointManager(tmp_path, random=False) as manager:
         if name == "values":
             with pytest.raises(ValueError, match="is reserved for a file of the checkpoint"):
@@ -161,7 +169,7 @@ def test_a_values_name_may_be_any_text(tmp_path, name):
 
 @pytest.mark.parametrize("step", [0, np.int64(3), np.uint8(7), torch.tensor(5), 10**12, 10**19 - 1], ids=str)
 def test_a_step_is_any_whole_number_that_can_be_found_again(tmp_path, step):
-    """NumPy's and torch's integers too."""
+    """A step is an integer of Python, NumPy or torch, up to the largest that `latest` finds."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(step, epoch=1)
         assert manager.latest.step == manager.resume().step == int(step)
@@ -170,7 +178,7 @@ def test_a_step_is_any_whole_number_that_can_be_found_again(tmp_path, step):
 
 @pytest.mark.parametrize("step", [10**19, -1, np.float64(1), np.bool_(True), None, "1", 1.5, True], ids=str)
 def test_any_other_step_is_refused(tmp_path, step):
-    """Before anything is written: also one that is too large for a name that `latest` finds."""
+    """Any other step, or one too large for a name that `latest` finds, is refused before anything is written."""
     with (
         CheckpointManager(tmp_path / "run", random=False) as manager,
         pytest.raises(ValueError, match="step must be an integer from 0 to 9,999,999,999,999,999,999, not"),
@@ -194,7 +202,7 @@ def test_metrics_may_be_very_large_integers(tmp_path):
     ids=["digits", "text", "", "", ""],
 )
 def test_a_metric_that_a_manifest_would_not_give_back_is_refused(tmp_path, metric):
-    """Before anything is written."""
+    """A metric that a manifest would not give back is refused before anything is written."""
     with CheckpointManager(tmp_path, random=False) as manager:
         with pytest.raises((TypeError, ValueError), match=r"metric"):
             manager.save(1, {"loss": metric})
@@ -205,7 +213,7 @@ def test_a_metric_that_a_manifest_would_not_give_back_is_refused(tmp_path, metri
     "state", [None, 3, "text", [1, 2], (1, None), np.arange(3), torch.ones(2), [{"a": 1}, {"b": 2}]], ids=str
 )
 def test_an_objects_state_may_be_anything(tmp_path, state):
-    """A mapping or not: what `state_dict` gives, `load_state_dict` gets; through a file of its own, too."""
+    """`load_state_dict` gets what `state_dict` returned, a mapping or not, from a run and from a file."""
 
     class Whole(Holder):
         def state_dict(self):

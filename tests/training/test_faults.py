@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import torch
+from tests.forked import child
 
 from statedict import CheckpointManager, last
 from statedict.errors import DiskFullError, LockedError, RunDeniedError, RunGoneError
@@ -58,16 +59,13 @@ def die_at(count):
 
 def dies(directory, step, count):
     """Save in a child that dies at its `count`-th call; whether it did."""
-    child = os.fork()
-    if not child:
-        try:
-            die_at(count)
-            save(directory, step)
-            sys.setprofile(None)
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
+
+    def act():
+        die_at(count)
+        save(directory, step)
+        sys.setprofile(None)
+
+    status = os.waitpid(child(act), 0)[1]
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the save failed by itself"
     return os.WIFSIGNALED(status)
 

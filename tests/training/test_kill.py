@@ -18,7 +18,7 @@ def run(name, *arguments):
 @pytest.mark.parametrize("way", [[], ["--asynchronous"]], ids=["synchronous", "asynchronous"])
 def test_killed_while_it_resumes_saves_uploads_or_prunes_a_run_goes_on(tmp_path, way):
     """After each SIGKILL: resumed from the last durable step with exact values; uploads are complete, no litter."""
-    run("kill", "--times", "20", "--folder", tmp_path, *way)
+    run("kill", "--times", "12", "--folder", tmp_path, *way)
 
 
 @pytest.mark.slow
@@ -34,4 +34,4 @@ def test_killed_after_system_calls_of_a_save_a_run_goes_on(tmp_path, way, every)
 @pytest.mark.parametrize("way", [["--ranks", "2"], ["--ranks", "4", "--sharded"]], ids=["2 ranks", "4 ranks, sharded"])
 def test_a_run_goes_on_after_any_rank_was_killed_during_its_saves(tmp_path, way):
     """After each SIGKILL the others are told which rank it was, and the next life resumes from the last durable step."""
-    run("kill_ranks", "--times", "8", "--folder", tmp_path, *way)
+    run("kill_ranks", "--times", "5", "--folder", tmp_path, *way)

@@ -68,7 +68,7 @@ def test_slices_for_tensor_parallelism_are_not_taken_for_a_model(tmp_path):
 
 
 def test_one_slice_of_several_is_not_taken_for_a_model(tmp_path):
-    """The same holds if the files of one mp_rank alone are there."""
+    """The files of a single mp_rank are not taken for a whole model either."""
     checkpoint = statedict.open(Job(2, shapes={"w": (4, 2)}, mps=2).save(tmp_path))
     assert "mp_rank_00/model" in checkpoint.roots
     assert "there is no file of mp_rank_01" in checkpoint.notes[-1]
@@ -110,7 +110,7 @@ def test_without_zero_the_files_are_read_as_they_are(tmp_path):
 
 
 def test_the_optimizer_for_bfloat16_without_zero(tmp_path):
-    """It has no shapes: the files say how much of each parameter a rank has, and the module has the shapes."""
+    """The files of this optimizer say how much of each parameter a rank has; the shapes are those of the module."""
     job = Job(1, ranks=3)
     step = job.save(tmp_path)
     change(step / job.model_file(), lambda states: states.update(param_shapes=None, shared_params=None))

@@ -268,7 +268,7 @@ OF_STATE_3 = ("fp32_flat_groups", "optimizer_state_dict")
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("message", CONTRADICTIONS)
 def test_a_rank_that_contradicts_the_others(message, stage, tmp_path, monkeypatch):
-    """Each is refused by an error that names the file."""
+    """Files of a rank that contradict those of the others are refused by an error that names the file."""
     monkeypatch.setitem(globals(), "OF_STATE", OF_STATE_3 if stage == 3 else OF_STATE)
     job = Job(stage)
     path = job.save(tmp_path) / job.optimizer_file(0)

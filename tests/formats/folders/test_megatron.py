@@ -180,7 +180,7 @@ def test_two_values_of_one_name_are_refused(tmp_path):
 
 
 def test_a_value_that_common_has_too_is_noted(tmp_path):
-    """Of two values at one place, that beside the tensors is used."""
+    """If two values have the same place, the one beside the tensors is used."""
     common = {"model": 3, "step": 1, "optimizer": {"distributed": 5}}
     with statedict.open(megatron.save(tmp_path / "saved", {"w": torch.ones(1)}, common)) as checkpoint:
         assert list(checkpoint.object["model"]) == ["w"]

@@ -72,7 +72,7 @@ def test_each_of_several_objects_has_its_number(tmp_path, safe):
 
 
 def test_a_further_model_in_two_formats_is_read_once(tmp_path):
-    """Of `model_1` as safetensors and as pickle, the former is read, as for the first model."""
+    """If `model_1` is there as safetensors and as pickle, the safetensors file is read, as for the first model."""
     folder = accelerate(tmp_path / "f", [Training(), Training(seed=1)])
     layouts.write(
         folder, {"pytorch_model_1.bin": {"other": torch.zeros(1)}, "pytorch_model.bin": {"other": torch.zeros(1)}}

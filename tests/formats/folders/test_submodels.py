@@ -29,7 +29,7 @@ def test_a_pipeline_is_one_tree(tmp_path, variant, suffix):
 
 
 def test_the_plain_weights_win_over_a_variant(tmp_path):
-    """Of plain weights and a variant, the plain ones are read, as in diffusers."""
+    """If there are plain weights and a variant, the plain ones are read, as in diffusers."""
     pipeline(tmp_path, variant="fp16")
     zeros = {name: value * 0 for name, value in layouts.model(1).state_dict().items()}
     write(tmp_path, {"unet/diffusion_pytorch_model.safetensors": zeros})

@@ -1,15 +1,14 @@
-"""What one rank of a job does: saves a sharded state by torch.distributed.checkpoint, with the others and for
-itself. Run by test_distributed.py.
+"""Save a sharded state on two ranks with torch.distributed.checkpoint, together and each for itself.
 
-python distributed_job.py RANK RANKS STORE FOLDER
+python distributed_job.py FOLDER
 """
 
 import sys
-import warnings
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from tests.ranks import answers
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -31,17 +30,14 @@ def state(rank_mesh):
     }
 
 
-def main(rank, ranks, store, folder):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(ranks))
-    mesh = init_device_mesh("cpu", (int(ranks),))
+def save(rank, folder):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     dcp.save(state(mesh), checkpoint_id=folder)
     dcp.save(
         state(mesh)["model"], storage_writer=HuggingFaceStorageWriter(f"{folder}-safetensors", save_distributed=True)
     )
-    dcp.save({**state(mesh), "rank": int(rank)}, checkpoint_id=f"{folder}-alone", use_collectives=False)
-    dist.destroy_process_group()
+    dcp.save({**state(mesh), "rank": rank}, checkpoint_id=f"{folder}-alone", use_collectives=False)
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main(*sys.argv[1:])
+    answers(2, lambda rank: save(rank, sys.argv[1]))

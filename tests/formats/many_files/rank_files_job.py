@@ -5,10 +5,12 @@ python rank_files_job.py FOLDER
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tests.forked import child
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -59,14 +61,7 @@ def run(rank, folder):
 
 def main(folder):
     """Each rank in a process of its own: a mesh keeps what it knows of the process group."""
-    codes = []
-    for rank in range(4):
-        child = os.fork()
-        if child == 0:
-            run(rank, folder)
-            os._exit(0)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    sys.exit(any(codes))
+    sys.exit(any(os.waitpid(child(partial(run, rank, folder)), 0)[1] for rank in range(4)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.forked import child
 from tests.hostile.build import shards as build
 from tests.hostile.build.tensors import entry, safetensors
 from tests.hostile.build.zips import FOUR
@@ -666,14 +667,14 @@ def test_a_killed_save_leaves_no_mixture(tmp_path, monkeypatch, name, largest):
         (folder / "other.json").write_text("{}")
         count[:] = 0, 0
         formats.write(state(1.0), folder / name, max_shard_size=600, durable=False)
-        child = os.fork()
-        if child == 0:
+
+        def save(folder=folder, at=at):
             count[:] = 0, at
-            try:
-                formats.write(state(2.0), folder / name, max_shard_size=largest, durable=False)
-            finally:
-                os._exit(0)
-        killed = os.waitpid(child, 0)[1] != 0
+            formats.write(state(2.0), folder / name, max_shard_size=largest, durable=False)
+
+        code = os.waitstatus_to_exitcode(os.waitpid(child(save), 0)[1])
+        assert code in (0, 9)
+        killed = code == 9
         assert set(read_back(folder, name).values()) in ({1.0}, {2.0})
         assert killed or set(read_back(folder, name).values()) == {2.0}
         formats.write(state(3.0), folder / name, max_shard_size=600, durable=False)

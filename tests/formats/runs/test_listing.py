@@ -94,6 +94,6 @@ def test_our_own_checkpoints_are_listed_by_their_manager(tmp_path):
 
 
 def test_names_of_our_own_steps():
-    """Only the name that the manager gives to a step: torchtitan's `step-10` is another's."""
+    """Only names that the manager gives to steps are its own: torchtitan's `step-10` is not."""
     names = ["step-0000000020", "step-3", "step-00000000003", "step-12345678901", ".saving-step-0000000004"]
     assert own_steps(names) == {20: "step-0000000020", 12345678901: "step-12345678901"}

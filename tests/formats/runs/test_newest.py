@@ -164,7 +164,7 @@ def test_the_newest_step_of_our_own_run(own):
 
 
 def test_damaged_newer_steps_are_passed_over(own):
-    """As in the manager's list: the newest with a valid manifest is open; `verify` says what is wrong with the others."""
+    """The newest step with a valid manifest is opened; `verify` says what is wrong with newer ones."""
     (own / "step-0000000003" / "manifest.json").write_bytes(b"")
     shutil.copytree(own / "step-0000000001", own / "step-0000000004")
     with formats.open(own) as checkpoint:

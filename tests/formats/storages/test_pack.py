@@ -92,7 +92,7 @@ def test_overlapping_windows_are_written_once():
 
 
 def test_equal_views_are_one_storage():
-    """The same view under two names is written once, however it lies."""
+    """The same view under two names is written once, whatever its strides and offset."""
     for array in (BASE, BASE[:, 3], BASE[2:4]):
         placed, stored = packed([leaf(array), leaf(array)])
         assert placed[0] == placed[1]

@@ -133,7 +133,7 @@ def test_a_package_is_read_as_torch_export_load_reads_it(raw):
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
 def test_packages_before_2_8_are_read(program, suffix):
-    """They are files of torch.save without a folder; what torch.export.load reads of them is read."""
+    """Packages of PyTorch before 2.8, files of torch.save without a folder, are read as torch.export.load does."""
     raw = packed(flat(program, suffix))
     check(raw, torch.export.load(io.BytesIO(raw)))
     with opened(raw) as checkpoint:

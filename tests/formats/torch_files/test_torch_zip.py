@@ -412,7 +412,7 @@ def test_who_wrote_a_file(tmp_path):
 
 
 def test_files_of_one_layout_share_nothing(tmp_path):
-    """Of two files that differ in their elements only, each gives its own, those of tensors' attributes too."""
+    """Two files that differ only in their elements each give their own, also in the attributes of tensors."""
     import torch
 
     for name, value in (("one", 1.0), ("two", 2.0)):

@@ -38,7 +38,7 @@ def mirrored(value):
 
 
 def test_what_is_absent_is_absent_on_purpose():
-    """Of PyTorch's table only losses, lazy and fractional modules are not here."""
+    """Only losses, lazy and fractional modules of PyTorch's table are missing."""
     absent = {info.module_cls.__name__ for info in module_db} - {info.module_cls.__name__ for info in HERE}
     assert all(any(word in name for word in ABSENT) for name in absent)
 

@@ -143,7 +143,7 @@ def test_live_runs_move_by_the_public_verb(drawn, given_as, same):
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "array_api_strict", "jax.numpy"])
 def test_arrays_of_any_library_become_state_of_torch(library):
-    """They do by name, and before hooks see them; arrays without numbers are refused."""
+    """Arrays of any library become state of torch by name, before hooks see them; arrays without numbers are refused."""
     lib = pytest.importorskip(library)
     ours = nn.optim.SGD([(name, nn.Parameter(lib.zeros((2, 3)))) for name in "ab"], lr=0.1, momentum=0.9)
     ours.step(grads={"a": lib.zeros((2, 3)), "b": lib.ones((2, 3))})
@@ -161,7 +161,7 @@ def test_arrays_of_any_library_become_state_of_torch(library):
 
 
 def test_arrays_that_a_class_of_its_own_keeps_stay_arrays():
-    """Of an optimizer that is not PyTorch's it is not known that its state are tensors."""
+    """The state of an optimizer that is not PyTorch's stays as it is: it need not consist of tensors."""
 
     class Counting(torch.optim.Optimizer):
         def __init__(self, params):

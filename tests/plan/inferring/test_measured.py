@@ -67,13 +67,13 @@ def test_most_tensors_are_right(real):
 
 
 def test_what_nothing_decides_is_not_certain():
-    """Of two equal modules with unrelated names, no tensor is called certain."""
+    """If two modules are equal and their names unrelated, no tensor is called certain."""
     assert measured(UNDECIDABLE)["certain"] == 0
 
 
 @pytest.mark.parametrize("layers", [{"kv": 8}, {"bias": False}, {"kv": 16, "ff": 16}], ids=str)
 def test_a_missing_module_does_not_decide(layers):
-    """Of two equal modules with unrelated names, nothing is certain, whatever one of them lacks on one side."""
+    """If two modules are equal and their names unrelated, nothing is certain, whatever one of them lacks on one side."""
     source = {
         f"{tower}.{name}": shape for tower in ("query", "passage") for name, shape in transformer(2, **layers).items()
     }

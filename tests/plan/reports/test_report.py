@@ -40,7 +40,7 @@ def loaded(source, target):
 
 
 def test_it_is_pytorchs_result():
-    """It unpacks, compares, counts and prints as what PyTorch's load_state_dict returns."""
+    """A report unpacks, compares, counts and prints as what PyTorch's load_state_dict returns."""
     torch = pytest.importorskip("torch")
     model = torch.nn.Linear(2, 2)
     for state in (model.state_dict(), {"weight": model.weight, "more": model.bias}):

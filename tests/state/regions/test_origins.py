@@ -59,7 +59,7 @@ def test_computed_leaves_have_the_origins_of_their_inputs(leaf):
 
 
 def test_tensors_in_pieces_have_the_origins_of_their_pieces(leaf):
-    """Only those that overlap with what is shown."""
+    """A tensor in pieces has the origins of those pieces that overlap with the region."""
     top, bottom = Box((0, 0), (20, 60)), Box((20, 0), (20, 60))
     joined = join_pieces(leaf.spec.dtype, (40, 60), [Piece(box, region(leaf, box)) for box in (top, bottom)])
     assert ranges(joined, leaf) == [(0, 20 * ROW), (20 * ROW, 40 * ROW)]

@@ -1,4 +1,4 @@
-"""Runs functions of this file on several ranks: forked from a process that has imported everything.
+"""Run functions of this file on several ranks.
 
 `python sharded_job.py FOLDER RANKS FUNCTION …`: prints what rank 0 returns for each function, as JSON, a line each. The exit
 code is 1 if a rank failed.
@@ -7,16 +7,13 @@ code is 1 if a rank failed.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from pathlib import Path
-
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from tests.ranks import answers
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -494,32 +491,16 @@ def main(folder, count, *functions, known=None, files=files):
     `known`: the functions by name, where they are not those of this file.
     """
     made = files(folder)
-    children = []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            run(folder, rank, count, [(known or globals())[name] for name in functions], made)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    sys.exit(int(any(codes)))
 
-
-def run(folder, rank, count, functions, made):
-    code = 1
-    try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=count)
-        for function in functions:
-            answer = function(folder, made)
-            if rank == 0:
-                print(json.dumps(answer), flush=True)
+    def act(rank):
+        returned = []
+        for name in functions:
+            returned.append((known or globals())[name](folder, made))
             dist.barrier()
-        dist.destroy_process_group()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+        return returned
+
+    for answer in answers(count, act)[0] or []:
+        print(json.dumps(answer))
 
 
 if __name__ == "__main__":

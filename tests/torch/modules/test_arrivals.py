@@ -170,7 +170,7 @@ def test_the_file_may_change_while_it_is_read(path, size, how, way, monkeypatch)
 @pytest.mark.parametrize("path", ["torch"], indirect=True)
 @pytest.mark.parametrize("at", ["verified", "read"])
 def test_a_program_that_opens_the_file_for_writing_waits(path, size, way, at, monkeypatch):
-    """It gets the file when the load is complete. If it came before the first tensor was written, they are backed up."""
+    """A program that opens the file for writing waits; if it came before the first write, tensors are backed up."""
     lease, overwrite, keep = _open.LocalFile.lease, _arrivals.Arrivals._overwrite, _keeping.Backup.keep
     held, ways = [], []
 
@@ -400,7 +400,7 @@ def test_groups_are_backed_up_one_after_the_other(path, size, way, threads, monk
 
 @pytest.mark.parametrize("empty", [0, 1, 2])
 def test_a_tensor_without_elements_does_not_keep_others_from_being_read(tmp_path, empty):
-    """It has no address, so there is no table of all tensors; the others are read as without it."""
+    """A tensor without elements has no address and is left out of the table; the others are read as without it."""
     expected = {str(n): torch.full((0 if n == empty else 3, 2), float(n + 1)) for n in range(3)}
     torch.save(expected, tmp_path / "x.pt")
     module = torch.nn.Module()

@@ -106,7 +106,7 @@ def test_copying_to_meta_warns() -> None:
 
 
 def test_assign_marks_the_callers_metadata() -> None:
-    """As PyTorch does, and a later load without `assign` then assigns, module by module."""
+    """As in PyTorch, `assign` marks the caller's metadata, so that a later load without it assigns too, module by module."""
     for load in (nn.Module.load_state_dict, module_load_state_dict):
         one, two = (nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)) for _ in range(2))
         state = copy.deepcopy(one.state_dict())

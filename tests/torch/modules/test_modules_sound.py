@@ -482,7 +482,7 @@ def test_subclasses_are_tried_on_a_copy() -> None:
 
 
 def test_sparse_tensors_are_copied() -> None:
-    """Into sparse ones; also from a file's leaves."""
+    """Sparse tensors are copied into sparse ones, also from a file's leaves."""
     made = nn.Module()
     made.register_buffer("x", torch.zeros(2, 2).to_sparse())
     write(made, {"x": torch.eye(2).to_sparse()})

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from pathlib import Path
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
 import torch
-import torch._dynamo  # every optimizer imports it when it is made: seconds, for each rank
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from tests.torch.modules.sharded_job import Counting, main

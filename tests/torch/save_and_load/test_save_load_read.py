@@ -126,7 +126,7 @@ def test_objects_come_back_as_from_pytorch(tmp_path, name, new):
 
 
 def test_quantization_schemes_come_back():
-    """They have no module of their own: `statedict.save` names torch's, a pickler the first imported that has them."""
+    """Quantization schemes have no module: `statedict.save` names torch's, a pickler the first imported that has them."""
     out = io.BytesIO()
     statedict.save(scheme := torch.per_tensor_affine, out)
     for read in (THEIRS, load):

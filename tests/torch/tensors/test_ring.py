@@ -169,7 +169,7 @@ def sent(streams, monkeypatch):
 
 
 def test_models_on_a_device_are_filled_through_the_ring(sent, tmp_path, monkeypatch):
-    """Whatever is a run of elements goes through it, cast or not; the rest comes as it would otherwise."""
+    """Every run of elements goes through the ring, cast or not; the rest is copied as without it."""
     torch.manual_seed(0)
     model = torch.nn.ParameterDict(
         {"a": torch.randn(700, 800), "b": torch.randn(3), "c": torch.randn(4, 5), "d": torch.zeros(0)}

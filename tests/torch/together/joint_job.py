@@ -1,12 +1,10 @@
 """Scenarios of sharded loads in which something fails on one rank: `python joint_job.py SCENARIO:RANKS:ARGUMENT …`.
 
-The ranks are forked from a process that has imported everything. The answers of each scenario are printed as JSON, one line
-each, as `voters.py` does.
+The answers of each scenario are printed as JSON, one line each, as `voters.py` does. The ranks share the working directory.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -16,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # imported when the first DTensor is made, which takes seconds on each rank
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from tests.torch.together.voters import LIMIT, attempt, die_after, run
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from voters import LIMIT, answers, attempt, die_after
 
 import statedict
 from statedict.formats.many_files import _assemble
@@ -72,9 +69,9 @@ def told(act: Any) -> str:
     return re.sub(r"/\S*/(?=new)", "", str(attempt(lambda: repr(act())))).partition("\n")[0]
 
 
-def saved(folder: Path, suffix: str, shape: tuple[int, int] = (ROWS, COLUMNS)) -> Path:
+def saved(suffix: str, shape: tuple[int, int] = (ROWS, COLUMNS)) -> Path:
     """A file or directory with ones for all elements; the chunks of a directory are those of row shards."""
-    path = folder / f"new{suffix}"
+    path = Path(f"new{suffix}").absolute()
     if suffix == ".dcp":
         with torch.no_grad():
             dcp.save(sharded("rows", 1.0, shape).state_dict(), checkpoint_id=path)
@@ -86,7 +83,7 @@ def saved(folder: Path, suffix: str, shape: tuple[int, int] = (ROWS, COLUMNS)) -
 
 def flipped(rank: int, what: str) -> Any:
     """In several ways, load a file in which one byte was changed: in the rows of each rank in turn, then in none."""
-    paths = {suffix: saved(shared_folder(), suffix) for suffix in (".pt", ".safetensors", ".npz", ".dcp")}
+    paths = {suffix: saved(suffix) for suffix in (".pt", ".safetensors", ".npz", ".dcp")}
     return [
         refused(rank, paths[suffix], how, way) for suffix, how, way in (each.split(",") for each in what.split(";"))
     ]
@@ -132,7 +129,7 @@ def killed(rank: int, what: str) -> Any:
     """One rank is killed at a fraction of the time that a load takes, whatever it does then."""
     suffix, how, victim, fraction = what.split(",")
     shape = (2048, 512)
-    path = saved(shared_folder(), suffix, shape)
+    path = saved(suffix, shape)
     model = sharded(how, 0.0, shape)
     statedict.load_state_dict(model, path)
     start = time.perf_counter()
@@ -150,17 +147,9 @@ def killed(rank: int, what: str) -> Any:
     return outcome, held(model)
 
 
-def shared_folder() -> Path:
-    """A new folder that all ranks know; the one in which they meet."""
-    return Path(os.environ["JOINT_FOLDER"])
-
-
 SCENARIOS = {each.__name__: each for each in (flipped, killed)}
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:]:
-        scenario, ranks, argument = asked.split(":")
-        with tempfile.TemporaryDirectory() as directory:
-            os.environ["JOINT_FOLDER"] = directory
-            told_by_all = answers(int(ranks), lambda rank: SCENARIOS[scenario](rank, argument))  # noqa: B023
-        print(json.dumps(told_by_all), flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)
+        run(SCENARIOS, *sys.argv[1:])

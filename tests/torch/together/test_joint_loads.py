@@ -46,7 +46,7 @@ def test_a_changed_byte_in_the_part_of_any_rank_is_an_error_of_all_ranks():
 def test_a_rank_killed_at_any_instant_of_a_sharded_load_leaves_the_old_elements():
     """The others name it and keep their elements bit for bit, or all of them had finished; nobody waits for it."""
     ways = [(suffix, how) for suffix in (".pt", ".safetensors") for how in ("fsdp", "columns")]
-    cases = [(*ways[n % 4], n % 3, 1.4 * n / 20) for n in range(20)]
+    cases = [(*ways[n % 4], n % 3, 1.4 * n / 12) for n in range(12)]
     text = "killed:3:{},{},{},{:.3f}"
     for (*_, victim, _), told in zip(cases, answers(*(text.format(*case) for case in cases)), strict=True):
         survivors = [each for rank, each in enumerate(told) if rank != victim]

@@ -1,8 +1,8 @@
-"""Runs a vote of several ranks: forked from a process that has imported everything, so that a rank costs no import.
+"""Run a vote of several ranks.
 
-`python voters.py SCENARIO:RANKS:ARGUMENT …`: each scenario is a function of this file that every rank calls. What each
-rank answers is printed as JSON, one line for each scenario; null stands for a rank that was killed. Exit code 1 if a rank
-is still waiting after LIMIT seconds.
+`python voters.py SCENARIO:RANKS:ARGUMENT|ARGUMENT… …`: each scenario is a function of this file that every rank calls, with
+one argument after the other. What each rank answers is printed as JSON, one line for each call; null stands for a rank that
+was killed. Exit code 1 if a rank is still waiting after LIMIT seconds.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from tests.ranks import on_ranks
 from torch.distributed.tensor import distribute_tensor
 
 import statedict
-from statedict.state import Read, raw_values
+from statedict.state import Read, have_room, raw_values
 from statedict.torch import Joint, RankConnections, vote
 from statedict.torch.modules import _read_into
 
 # Generous: a rank that waits for one that is gone would wait for 30 minutes.
-LIMIT = 60
+LIMIT = 240
 # Bytes of a message that is more than the system takes before it is received.
 LARGE = 1 << 25
 
@@ -217,8 +216,7 @@ def load(rank: int, what: str) -> Any:
     model = {"hooked": Hooked, "own": Own}.get(way, Sharded)()
     values = {"large": torch.ones(300, 300), "small": torch.ones(3)}
     torch.__future__.set_swap_module_params_on_conversion(way == "swap")
-    if way == "scarce":
-        _read_into.have_room = lambda nbytes: False
+    _read_into.have_room = (lambda nbytes: False) if way == "scarce" else have_room
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "x.pt"
         statedict.save(values, path)
@@ -271,46 +269,23 @@ SCENARIOS = {
 }
 
 
-def answers(size: int, act: Callable[[int], Any]) -> list[Any]:
-    """What `act(rank)` returned on each rank."""
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        children = [os.fork() or _rank(rank, size, act, folder) for rank in range(size)]
-        late = _late(children)
-        if late:
-            raise SystemExit(f"{late} of {size} ranks still wait after {LIMIT} seconds")
-        files = [folder / str(rank) for rank in range(size)]
-        return [json.loads(file.read_text()) if file.exists() else None for file in files]
+def run(scenarios: Mapping[str, Callable[[int, str], Any]], *asked: str) -> None:
+    """Print what each rank answers in each scenario, a line for each argument."""
+    for each in asked:
+        scenario, size, arguments = each.split(":")
+        act = partial(_in_turn, scenarios[scenario], arguments.split("|"))
+        ranks = on_ranks(int(size), act, losses=True, limit=LIMIT)
+        for number in range(arguments.count("|") + 1):
+            print(json.dumps([rank.answer and rank.answer[number] for rank in ranks]), flush=True)
 
 
-def _rank(rank: int, size: int, act: Callable[[int], Any], folder: Path) -> None:
-    try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)
+def _in_turn(scenario: Callable[[int, str], Any], arguments: list[str], rank: int) -> list[Any]:
+    told = []
+    for argument in arguments:
         dist.barrier()
-        text = json.dumps(act(rank))
-        (folder / f"{rank}.part").write_text(text)
-        (folder / f"{rank}.part").rename(folder / str(rank))
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
-def _late(children: list[int]) -> int:
-    """Wait for the ranks; return how many had to be killed."""
-    last, waiting = time.monotonic() + LIMIT, set(children)
-    while waiting and time.monotonic() < last:
-        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
-        time.sleep(0.002)
-    for child in waiting:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return len(waiting)
+        told.append(scenario(rank, argument))
+    return told
 
 
 if __name__ == "__main__":
-    if "load:" in " ".join(sys.argv):
-        import torch._dynamo  # imported when the first DTensor is made, which takes seconds on each rank
-    for asked in sys.argv[1:]:
-        scenario, ranks, argument = asked.split(":")
-        print(json.dumps(answers(int(ranks), lambda rank: SCENARIOS[scenario](rank, argument))), flush=True)  # noqa: B023
+    run(SCENARIOS, *sys.argv[1:])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import tempfile
-import traceback
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict  # as the rest: so that no rank has to import it
+from tests import ranks
 from tests.training.bit_exact.plain import train
 from tests.training.bit_exact.row import Rows
 from tests.training.bit_exact.run import EVERY, STEPS, seeded
@@ -21,32 +19,20 @@ from torch.nn.parallel import DistributedDataParallel
 ROWS = Rows()
 
 
-def on_ranks(run, act, ranks=2):
-    """Run a training on each rank, in a process of its own; end as the ranks have ended."""
-    with tempfile.TemporaryDirectory() as folder:
-        children = []
-        for rank in range(ranks):
-            child = os.fork()
-            if not child:
-                try:
-                    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-                    seeded()  # Python seeds its generator anew in a forked process
-                    act(run.of_rank(rank), rank)
-                    dist.barrier()
-                    dist.destroy_process_group()
-                    os._exit(0)
-                except BaseException:
-                    traceback.print_exc()
-                    sys.stderr.flush()
-                    os._exit(1)
-            children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if codes == [-signal.SIGKILL] * ranks:
+def on_ranks(run, act, size=2):
+    """Train on each rank, in a process of its own; end as the ranks have ended."""
+
+    def train(rank):
+        seeded()  # Python seeds its generator anew in a forked process
+        act(run.of_rank(rank), rank)
+
+    codes = [rank.code for rank in ranks.on_ranks(size, train, losses=run.last is not None)]
+    if codes == [-signal.SIGKILL] * size:
         os.kill(os.getpid(), signal.SIGKILL)
-    assert codes == [0] * ranks, codes
+    assert codes == [0] * size, codes
 
 
-def train_ranks(run, parallel, *more, ranks=2):
+def train_ranks(run, parallel, *more, size=2):
     """Train a network that `parallel` distributes, with data and dropout of its own on each rank."""
 
     def act(run, rank):
@@ -55,7 +41,7 @@ def train_ranks(run, parallel, *more, ranks=2):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         train(run, model, optimizer, scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 4))
 
-    on_ranks(run, act, ranks)
+    on_ranks(run, act, size)
 
 
 def sharded(model):
@@ -70,13 +56,13 @@ def ddp(run):
 @ROWS.row("`DistributedDataParallel`, more than two ranks, with `find_unused_parameters=True`", ranks=3)
 def ddp_fixed_buckets(run):
     train_ranks(
-        run, lambda model: DistributedDataParallel(model, find_unused_parameters=True), nn.BatchNorm1d(32), ranks=3
+        run, lambda model: DistributedDataParallel(model, find_unused_parameters=True), nn.BatchNorm1d(32), size=3
     )
 
 
 @ROWS.row("`DistributedDataParallel`, more than two ranks", exact=False, ranks=3)
 def ddp_three(run):
-    train_ranks(run, DistributedDataParallel, nn.BatchNorm1d(32), ranks=3)
+    train_ranks(run, DistributedDataParallel, nn.BatchNorm1d(32), size=3)
 
 
 @ROWS.row("FSDP2 (`fully_shard`)", ranks=2)

@@ -15,9 +15,9 @@ import os
 import random
 import signal
 import sys
-import traceback
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -25,6 +25,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import numpy as np
 import torch
 import torch._dynamo  # every optimizer imports it when it is made: seconds, for each process
+from tests.forked import child
 
 from statedict import CheckpointManager
 
@@ -106,23 +107,10 @@ def seeded():
 
 
 def train(row, run):
+    """Train a row in a process group of its own, so that what it starts can be ended with it."""
+    os.setpgid(0, 0)
     seeded()
     row.train(run)
-
-
-def in_child(act, *arguments):
-    """Run a function in a forked process, of a process group of its own; return the process."""
-    process = os.fork()
-    if not process:
-        try:
-            os.setpgid(0, 0)
-            act(*arguments)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-    return process
 
 
 def ended(process, phase):
@@ -151,7 +139,7 @@ def main(phase, directory, seed, *names):
     warm(Path(directory) / phase / "warm")
     wrong = []
     for name in names:
-        if not ended(in_child(train, ROWS[name], Run(phase, Path(directory), name, seed)), phase):
+        if not ended(child(partial(train, ROWS[name], Run(phase, Path(directory), name, seed))), phase):
             wrong.append(name)
     print(json.dumps(wrong))
     return 0

@@ -33,7 +33,7 @@ def resumed(manager, *run, **chosen):
 
 
 def test_the_checkpoint_that_is_chosen(two):
-    """By step, by `best` with any number and mode, or as what the manager gives; in this run."""
+    """A checkpoint of the run is chosen by its step, by `best` with any number and mode, or as a Saved of the manager."""
     a, _ = two
     assert resumed(a) == 3
     assert resumed(a, at=1) == resumed(a, at=a[1]) == 1
@@ -66,7 +66,7 @@ def test_a_new_run_begins_from_another(two, tmp_path):
 
 
 def test_damaged_checkpoints_of_another_run_stay_where_they_are(two):
-    """They are passed over and told; all of them damaged is an error, and a step that is named must be valid."""
+    """Damaged checkpoints of another run are passed over and reported; it is an error if all, or the named step, are."""
     a, b = two
     file = b.directory / "step-0000000002" / "counter.pt"
     file.write_bytes(b"")

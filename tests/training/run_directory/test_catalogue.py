@@ -38,7 +38,7 @@ def test_a_save_reads_no_old_manifest_again(tmp_path, reads):
 
 
 def test_a_manifest_that_changes_is_read_again(tmp_path, reads):
-    """Also in place, without a change of its size; what is gone is not listed any more."""
+    """A manifest that changes, even in place and to the same size, is read again; deleted ones are no longer listed."""
     with CheckpointManager(tmp_path, random=False) as manager:
         for step in (1, 2):
             manager.save(step, {"loss": 5})

@@ -1,19 +1,21 @@
-"""One rank of a job that trains and saves: `python ranks_job.py RUN RENDEZVOUS RANK RANKS`."""
+"""A job that trains and saves: `python ranks_job.py RUN RANKS`. Prints the step that it began with, and the sum of all
+parameters at the end.
+"""
 
 import sys
 
 import torch
 import torch.distributed as dist
+from tests.ranks import answers
 from torch.distributed.fsdp import fully_shard
 
 from statedict import CheckpointManager, last
 
 
-def main(run, rendezvous, rank, ranks):
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(ranks))
+def train(run):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
-    model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (int(ranks),)))
+    model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),)))
     optimizer = torch.optim.Adam(model.parameters())
     with CheckpointManager(run, keep=last(2)) as manager:
         resumed = manager.resume(model=model, optimizer=optimizer)
@@ -24,10 +26,9 @@ def main(run, rendezvous, rank, ranks):
             optimizer.step()
             manager.save(step, model=model, optimizer=optimizer)
     total = sum(parameter.full_tensor().double().sum() for parameter in model.parameters())
-    if int(rank) == 0:
-        print(first, total.item())
-    dist.destroy_process_group()
+    return first, total.item()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run, size = sys.argv[1:]
+    print(*answers(int(size), lambda rank: train(run))[0])

@@ -18,18 +18,16 @@ JOB = Path(__file__).with_name("ranks_job.py")
 RESUMING = Path(__file__).with_name("resume_job.py")
 
 
-def printed(script, environment, *arguments, ranks=2):
-    """What each rank of a job prints."""
-    options = {"action": "ignore", "environment": environment}
-    started = [forked.start(script, *arguments, rank, ranks, **options) for rank in range(ranks)]
-    ended = [process.wait() for process in started]
-    assert [done.returncode for done in ended] == [0] * ranks, ended
-    return [done.stdout for done in ended]
+def printed(script, environment, *arguments):
+    """What a job prints."""
+    done = forked.run(script, *arguments, action="ignore", environment=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def job(run, rendezvous, environment, ranks=2):
-    """What rank 0 of a job prints: the step that it began with, and the sum of all parameters at the end."""
-    first, total = printed(JOB, environment, run, rendezvous, ranks=ranks)[0].split()
+def job(run, environment, ranks):
+    """The step that a job began with, and the sum of all parameters at the end."""
+    first, total = printed(JOB, environment, run, ranks).split()
     return int(first), float(total)
 
 
@@ -39,8 +37,8 @@ def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
     """A script gives the same numbers with a store as with a directory: saved by two ranks, and resumed by one."""
     run = "s3://bucket/run"
     for number, ranks in enumerate((2, 1)):
-        local = job(tmp_path / "run", tmp_path / f"local-{number}", {}, ranks)
-        assert job(run, tmp_path / f"s3-{number}", s3.environment, ranks) == local
+        local = job(tmp_path / "run", {}, ranks)
+        assert job(run, s3.environment, ranks) == local
         assert local[0] == 3 * number + 1
     reader = CheckpointManager(run)
     assert [saved.step for saved in reader.checkpoints] == [5, 6]
@@ -63,13 +61,12 @@ def damage(step):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ranks_fetch_each_byte_once_and_all_or_none_resume(s3, tmp_path):
+def test_ranks_fetch_each_byte_once_and_all_or_none_resume(s3):
     """Sharded objects are verified while they are loaded, by all ranks, and put back if the checkpoint is damaged."""
 
     def resumed(what):
         s3.sent = 0
-        out = printed(RESUMING, s3.environment, "s3://bucket/run", tmp_path / what, what)
-        return [json.loads(line) for line in out]
+        return json.loads(printed(RESUMING, s3.environment, "s3://bucket/run", what))
 
     assert resumed("save") == [{}, {}]
     nbytes = CheckpointManager("s3://bucket/run").latest.nbytes

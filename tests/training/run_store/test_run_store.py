@@ -234,7 +234,7 @@ def test_a_writer_that_was_thought_dead_cannot_complete_its_checkpoint(url, else
 
 
 def test_a_process_that_was_paused_while_it_deleted_deletes_nothing_new(url, elsewhere, monkeypatch):
-    """It wakes up after another process has taken over the run and saved the same step again."""
+    """A process that wakes up after another one has taken over the run and saved the step again deletes nothing."""
     paused = CheckpointManager(url, keep=last(1), random=False)
     paused.save(1, value=Value(1))
     delete = paused._run.bucket.delete
@@ -411,7 +411,7 @@ def test_the_newest_checkpoint_is_found_in_a_list_that_is_out_of_date(url, monke
 
 
 def test_an_old_list_hides_neither_the_newest_step_nor_one_that_is_asked_for(url, monkeypatch):
-    """Also after a job that went back, whose save is the latest but not of the newest step."""
+    """An old list hides no step, even after a job that went back, whose save is the latest but not of the newest step."""
     stale = FaultyBucket(open_bucket(url), stale=True)
     with CheckpointManager(url, random=False) as manager:
         for step in (4, 3):
@@ -560,7 +560,7 @@ def test_killed_at_random_requests_a_run_goes_on(s3):
 
     drawn = random.Random(5)
     newest = 0
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", KILLED],
             env={**os.environ, **s3.environment},
