@@ -19,7 +19,7 @@ from statedict import files
 from statedict.errors import DiskFullError, SaveError
 from statedict.files import Frame, Payload, System
 from statedict.files._output import FOLIO, aligned
-from statedict.files.system import DIRECTORY, MOST_BUFFERS
+from statedict.files.system import DIRECTORY, MOST_BUFFERS, MUST_CLOSE
 
 OLD = b"the old file"
 NEW = os.urandom(3 << 20)
@@ -378,10 +378,45 @@ def test_only_regular_files_are_replaced(tmp_path):
 
 
 def test_long_names_can_be_saved(tmp_path):
-    """A name as long as the system allows leaves room for the temporary file's."""
-    path = tmp_path / ("ü" * 127)
-    files.write(path, parts())
+    """A name as long as the system allows leaves room for the temporary file's, which is cut between two characters."""
+    opened = []
+
+    class Watched(System):
+        def open(self, path, flags, mode=0o666):
+            opened.append(path.encode())
+            return super().open(path, flags, mode)
+
+    path = tmp_path / ("a" + "ü" * 127)
+    files.write(path, parts(), system=Watched())
     assert path.read_bytes() == EXPECTED
+    assert opened
+
+
+def test_a_read_only_file_is_replaced_or_kept(path):
+    """Windows neither replaces nor deletes a read-only file: the temporary file does not become one."""
+    path.chmod(0o444)
+    if MUST_CLOSE:
+        with pytest.raises(PermissionError, match="this file may not be replaced"):
+            files.write(path, parts())
+    else:
+        files.write(path, parts())
+    assert path.read_bytes() == (OLD if MUST_CLOSE else EXPECTED)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert strays(path) == []
+
+
+@pytest.mark.only_on("windows")
+def test_a_path_that_is_too_long_is_said_to_be(path):
+    """Windows says of a path that is too long that it does not exist, although its directory does."""
+
+    class Short(System):
+        def open(self, path, flags, mode=0o666):
+            if path.endswith(".tmp"):
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+            return super().open(path, flags, mode)
+
+    with pytest.raises(OSError, match=r"path of \d+ characters is too long for this system.*model\.pt"):
+        files.write(path, parts(), system=Short())
 
 
 KILLED = """

@@ -3,15 +3,18 @@
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack, nullcontext
+from types import SimpleNamespace
 
 import pytest
 from tests import systems
 
 from statedict import files
-from statedict.files import Frame, _open, system
+from statedict.errors import SaveError
+from statedict.files import Frame, _atomic, _open, system
 
 
 @pytest.fixture(params=["linux", "macos", "windows"])
@@ -125,7 +128,7 @@ def test_windows_says_that_it_cannot_lock():
 
 @pytest.mark.parametrize(("refusals", "waits"), [(2, {"windows": 2}), (99, {"windows": 6})])
 def test_windows_waits_for_programs_that_look_at_a_new_file(name, refusals, waits):
-    """There, a file that another program has open is renamed or deleted when that closes it, at most a second later."""
+    """There, a file that another program has open is renamed, deleted or read when that closes it, within a second."""
     expected, left, pauses = waits.get(name, 0), [0], []
 
     def refuse(*paths):
@@ -133,14 +136,15 @@ def test_windows_waits_for_programs_that_look_at_a_new_file(name, refusals, wait
         if left[0] >= 0:
             raise PermissionError(errno.EACCES, "sharing violation", paths[0])
 
-    seam = systems.load(name, replace=refuse, rename=refuse, unlink=refuse)
+    seam = systems.load(name, replace=refuse, rename=refuse, unlink=refuse, open=refuse)
     seam._calls.time = systems.Facade(time, sleep=pauses.append)
-    for act, *paths in ((seam.SYSTEM.replace, "a", "b"), (seam.SYSTEM.unlink, "a"), (seam.rename, "a", "b")):
+    acts = (seam.SYSTEM.replace, "a", "b"), (seam.SYSTEM.unlink, "a"), (seam.rename, "a", "b"), (seam.open_to_read, "a")
+    for act, *paths in acts:
         left[0] = refusals
         with nullcontext() if expected == refusals else pytest.raises(PermissionError, match="sharing violation"):
             act(*paths)
-    assert len(pauses) == 3 * expected
-    assert sum(pauses) < 3
+    assert len(pauses) == 4 * expected
+    assert sum(pauses) < 4
 
 
 def test_macos_flushes_the_cache_of_the_drive(tmp_path):
@@ -160,6 +164,35 @@ def test_macos_flushes_the_cache_of_the_drive(tmp_path):
     with pytest.raises(OSError, match="Input/output error"):
         seam.flush_file(tmp_path / "file")
     assert len(flushed) == 1
+
+
+def test_a_directory_that_cannot_be_flushed_is_left_at_that(tmp_path, name):
+    """Some network file systems cannot flush directories; a file that cannot be flushed, and other errors, are raised."""
+    numbers = [errno.EINVAL]
+    seam = systems.load(name, fsync=lambda fd: _raise(numbers[-1]))
+    if name == "macos":
+        seam._calls.fcntl.fcntl = lambda fd, command: _raise(errno.ENOTSUP)
+    (tmp_path / "file").touch()
+    seam.flush_directory(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        seam.flush_file(tmp_path / "file")
+    numbers.append(errno.EIO)
+    if name != "windows":
+        with pytest.raises(OSError, match="Input/output error"):
+            seam.flush_directory(tmp_path)
+
+
+def test_macos_has_two_numbers_for_what_is_not_supported(monkeypatch):
+    """ENOTSUP, which network disks give there, counts as well as EOPNOTSUPP. Linux has one number for both."""
+    monkeypatch.setitem(sys.modules, "errno", systems.Facade(errno, ENOTSUP=45, EOPNOTSUPP=102))
+    assert {45, 102} <= systems.load("macos").UNSUPPORTED
+
+
+def test_macos_is_not_asked_for_2_gb_at_once():
+    """There, a read of 2 GiB is an error, and not a short read as on Linux."""
+    asked = []
+    systems.load("macos", pread=lambda fd, nbytes, offset: asked.append(nbytes) or b"").pread(0, 1 << 40, 0)
+    assert asked == [(1 << 31) - 1]
 
 
 def _raise(number):
@@ -209,6 +242,17 @@ def test_limits_that_a_system_does_not_have(name):
     with seam.interrupted_after(100, KeyboardInterrupt):
         pass
     assert (15 if name == "windows" else -9) == seam.DIED
+
+
+def test_windows_has_devices_among_the_names_of_files(tmp_path, name, monkeypatch):
+    """A name that the system takes for a device (Windows some, such as aux.pt) is not saved to, and the error says so."""
+    device = SimpleNamespace(abspath=lambda path: "\\\\.\\aux" if path.endswith("aux.pt") else path)
+    monkeypatch.setattr(_atomic, "is_device", systems.load(name, path=device).is_device)
+    files.write(tmp_path / "auxiliary.pt", [])
+    with (
+        pytest.raises(SaveError, match=r"aux\.pt: this is the name of a device") if name == "windows" else nullcontext()
+    ):
+        files.write(tmp_path / "aux.pt", [])
 
 
 def test_urls_of_local_files(name, monkeypatch):

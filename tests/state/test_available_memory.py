@@ -24,13 +24,22 @@ def system(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_half_of_what_is_available(system):
+def test_half_of_what_is_available(system, monkeypatch):
     """Half of it may be taken, and a little always."""
     assert have_room(4 * GB)
     assert not have_room(4 * GB + 1)
     (system / "meminfo").unlink()
+    monkeypatch.setitem(sys.modules, "psutil", None)
     assert have_room(_process.FLOOR)
     assert not have_room(_process.FLOOR + 1)
+
+
+def test_other_systems_are_asked_through_psutil(system):
+    """Where there is no `/proc/meminfo`, psutil says how much memory is available."""
+    psutil = pytest.importorskip("psutil")
+    (system / "meminfo").unlink()
+    assert have_room(psutil.virtual_memory().available // 4)
+    assert not have_room(psutil.virtual_memory().total)
 
 
 @pytest.mark.parametrize(("limit", "used"), _process.OWN)

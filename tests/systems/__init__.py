@@ -108,10 +108,10 @@ def install(name: str) -> None:
     if name == "windows":
         sharing.install()
     sys.modules.update(_load(name))
-    names.install()
+    names.install(name)
     from statedict.state import _process
 
-    # Neither system says how much memory is available.
+    # Neither system has files that say how much memory is available.
     _process.MEMORY = _process.LIMITS = _process.GROUP = "/nowhere"
 
 

@@ -1,8 +1,12 @@
-"""Windows: a file that somebody has open or mapped, or a directory that contains one, cannot be renamed or deleted."""
+"""Windows: a file that somebody has open or mapped, or a directory that contains one, cannot be renamed or deleted.
+
+Neither can one be deleted or replaced that is read-only.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps
@@ -23,13 +27,23 @@ def install() -> None:
 def _checked(real: Callable[..., Any], count: int) -> Callable[..., Any]:
     @wraps(real)
     def call(*arguments: Any, dir_fd: int | None = None, **options: Any) -> Any:
-        for path in arguments[:count]:
-            place = os.fspath(path) if dir_fd is None else f"/proc/self/fd/{dir_fd}/{path}"
-            if is_open(place):
-                raise PermissionError(13, "The process cannot access the file because it is being used", path)
+        places = [os.fspath(path) if dir_fd is None else f"/proc/self/fd/{dir_fd}/{path}" for path in arguments[:count]]
+        if any(map(is_open, places)):
+            raise PermissionError(13, "The process cannot access the file because it is being used", arguments[0])
+        if is_read_only(places[-1]):
+            raise PermissionError(13, "Access is denied", arguments[count - 1])
         return real(*arguments, **options) if dir_fd is None else real(*arguments, dir_fd=dir_fd, **options)
 
     return call
+
+
+def is_read_only(path: str) -> bool:
+    """Return whether there is a file at the path that its owner may not write."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and not mode & stat.S_IWUSR
 
 
 def is_open(path: str) -> bool:

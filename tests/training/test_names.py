@@ -48,6 +48,7 @@ def test_other_names_are_refused(name, reason):
         (["model", "optimizers/0"], ["model", "optimizers.0"]),
         (["optimizers/0", "optimizers.0"], ["optimizers.0", "optimizers.0-2"]),
         (["g", "G", "g-2"], ["g", "G-2", "g-2-2"]),
+        (["\xe9", "e\u0301"], ["\xe9", "e\u0301-2"]),
         (["Values", "values"], ["Values-2", "values"]),
         (
             ["random-00000", "model-00001-of-00002", "model.pt"],
@@ -56,7 +57,7 @@ def test_other_names_are_refused(name, reason):
     ],
 )
 def test_no_two_objects_have_one_file(names, expected):
-    """Also where the case of letters makes no difference, and beside the files of shards and ranks."""
+    """Also where the case of letters or their composition makes no difference, and beside the files of shards and ranks."""
     assert dict(zip(names, expected)) == stems(names)
 
 

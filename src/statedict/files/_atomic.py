@@ -26,10 +26,9 @@ from typing import Self
 from ..errors import DiskFullError, SaveError
 from ._open import kind_of
 from ._output import DURABILITY, Durable, Output
-from .system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, System
+from .system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, UNSUPPORTED, System, is_device
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
 # A file name has at most 255 bytes. The temporary name is the file's own name, cut to this length, plus up to 40 bytes.
 STEM = 200
 # Old files of at least this many bytes are freed by a thread.
@@ -55,7 +54,7 @@ class Replacement(Output):
         self._is_part = like is not None
         self._identity: tuple[int, int] | None = None
         self.directory, name = os.path.split(self.path)
-        self._stem = f".{os.fsdecode(os.fsencode(name)[:STEM])}.statedict-"
+        self._stem = f".{_cut(name)}.statedict-"
         self._old_nbytes = 0
 
     def __enter__(self) -> Self:
@@ -65,7 +64,8 @@ class Replacement(Output):
             self.delete_strays()
         try:
             with self._naming():
-                self._create(0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o666)
+                # Windows does not delete a file that its owner may not write.
+                self._create(0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o666 | stat.S_IWUSR)
                 if old is not None:
                     self._inherit(old)
                 self._reserve()
@@ -159,6 +159,10 @@ class Replacement(Output):
         try:
             status = self._system.stat(self._like)
         except FileNotFoundError:
+            if is_device(self.path):
+                raise SaveError(
+                    f"{self.path}: this is the name of a device, not of a file; save to a new name"
+                ) from None
             return None
         if not stat.S_ISREG(status.st_mode):
             advice = "pass the path of a file in it" if stat.S_ISDIR(status.st_mode) else "save to a new name"
@@ -175,6 +179,11 @@ class Replacement(Output):
             except FileExistsError:
                 continue
             except (FileNotFoundError, PermissionError) as error:
+                if MUST_CLOSE and isinstance(error, FileNotFoundError) and os.path.isdir(self.directory):
+                    reason = (
+                        f"the temporary file's path of {len(self.temporary)} characters is too long for this system"
+                    )
+                    raise OSError(errno.ENAMETOOLONG, reason, self.path) from None
                 # Report the directory, not a temporary name that the caller has never seen.
                 raise type(error)(error.errno, f"{error.strerror} to save in", self.directory) from None
             self._lock()
@@ -271,6 +280,13 @@ class Replacement(Output):
             return self._fd
         stack.callback(self._system.close, fd)
         return fd
+
+
+def _cut(name: str) -> str:
+    """Cut a file's name to at most STEM bytes, between two characters: not every system has names of other bytes."""
+    while len(os.fsencode(name)) > STEM:
+        name = name[:-1]
+    return name
 
 
 def kept_mode(mode: int, owner: bool, group: bool) -> int | None:

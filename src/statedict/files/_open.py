@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
-from .system import READ, lease, path_in_url, pread, preadv
+from .system import MUST_CLOSE, lease, open_to_read, path_in_url, pread, preadv
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
@@ -133,13 +133,10 @@ class LocalFile:
 
 
 def _open(path: str) -> int:
-    try:
-        return os.open(path, READ)
-    except PermissionError:
-        # Windows does not open directories.
-        if os.path.isdir(path):
-            raise _not_regular(path, stat.S_IFDIR) from None
-        raise
+    # Windows does not open directories.
+    if MUST_CLOSE and os.path.isdir(path):
+        raise _not_regular(path, stat.S_IFDIR)
+    return open_to_read(path)
 
 
 def _not_regular(path: str, mode: int) -> UnknownFormatError:

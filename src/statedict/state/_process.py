@@ -46,7 +46,7 @@ def not_put_back(changed: Sequence[str]) -> str:
 
 def _available() -> Iterator[int]:
     """Return the memory that each limit leaves; limits that the system does not report are left out."""
-    yield from (1024 * number for number in _numbers(MEMORY, "MemAvailable:"))
+    yield from _left_by_system()
     for limit, used in OWN:
         # Without a limit, the file has the word `unlimited`.
         for most in _numbers(LIMITS, limit):
@@ -58,6 +58,18 @@ def _available() -> Iterator[int]:
                 # Without a limit, the file has a huge number, or a word. The other files are slow to read.
                 if most < UNLIMITED:
                     yield most - sum(_numbers(f"{folder}/{used}")) + sum(_numbers(f"{folder}/memory.stat", cached))
+
+
+def _left_by_system() -> list[int]:
+    """Return the memory that the system can give without swapping; an empty list if that is not known."""
+    if found := _numbers(MEMORY, "MemAvailable:"):
+        return [1024 * number for number in found]
+    try:
+        import psutil
+
+        return [psutil.virtual_memory().available]
+    except (ImportError, OSError):
+        return []
 
 
 def _up(root: str, group: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from statedict.formats.runs import RANDOM as RANDOM
 from statedict.formats.runs import VALUES as VALUES
@@ -65,14 +66,20 @@ def _fault(part: str) -> str | None:
 
 
 def stems(names: Iterable[str]) -> dict[str, str]:
-    """A file name without suffix for each object. The names are unique, also on file systems that ignore case."""
+    """A file name without suffix for each object. The names are unique, also on file systems that ignore case, or how
+    letters are composed.
+    """
     found: dict[str, str] = {}
     taken = {*OWN}
     for name in names:
         stem = plain = name.replace("/", ".")
         number = 2
-        while name not in OWN and (stem.casefold() in taken or TAKEN.fullmatch(stem)):
+        while name not in OWN and (_folded(stem) in taken or TAKEN.fullmatch(stem)):
             stem, number = f"{plain}-{number}", number + 1
-        taken.add(stem.casefold())
+        taken.add(_folded(stem))
         found[name] = stem
     return found
+
+
+def _folded(stem: str) -> str:
+    return normalize("NFC", stem.casefold())

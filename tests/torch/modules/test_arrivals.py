@@ -70,7 +70,7 @@ def unchanged(model, before):
 
 def before_reads(monkeypatch, act):
     """Call `act(nbytes)` before each read of a file."""
-    read, read_into = os.pread, os.preadv
+    read, read_into = _open.pread, _open.preadv
 
     def one(descriptor, nbytes, offset):
         act(nbytes)
@@ -80,8 +80,8 @@ def before_reads(monkeypatch, act):
         act(sum(map(len, buffers)))
         return read_into(descriptor, buffers, offset)
 
-    monkeypatch.setattr(_open.os, "pread", one)
-    monkeypatch.setattr(_open.os, "preadv", many)
+    monkeypatch.setattr(_open, "pread", one)
+    monkeypatch.setattr(_open, "preadv", many)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -145,7 +145,7 @@ def test_an_error_that_passes_is_no_error(path, size, way, monkeypatch):
 def test_the_file_may_change_while_it_is_read(path, size, how, way, monkeypatch):
     """Another process rewrites or truncates the file when some of it has been read: nothing has changed."""
     model = Model(*size, 0.5)
-    before, real = elements(model), os.preadv
+    before, real = elements(model), _open.preadv
     left = [1]
 
     def changes(descriptor, buffers, offset):
@@ -157,7 +157,7 @@ def test_the_file_may_change_while_it_is_read(path, size, how, way, monkeypatch)
         return real(descriptor, buffers, offset)
 
     with statedict.open(path) as checkpoint:
-        monkeypatch.setattr(_open.os, "preadv", changes)
+        monkeypatch.setattr(_open, "preadv", changes)
         with pytest.raises((FileChangedError, ChecksumError)):
             statedict.load_state_dict(model, checkpoint)
     assert left[0] <= 0

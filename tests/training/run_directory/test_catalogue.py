@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import replace
+from unicodedata import normalize
 
 import pytest
 from tests.cost import calls
+from tests.training.objects import Counter
 
 from statedict import CheckpointManager
 from statedict.formats import runs
@@ -62,6 +64,33 @@ def test_a_manifest_that_has_just_changed_is_not_trusted_to_stay(tmp_path, reads
         reads.clear()
         catalogue.saved()
         assert reads == ["step-0000000001"]
+
+
+def test_the_later_of_two_times_says_when_a_manifest_has_changed(tmp_path, reads):
+    """One of them is the time of creation on Windows, which a change leaves as it is."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1)
+    os.utime(tmp_path / "step-0000000001" / "manifest.json", ns=(1 << 62, 1 << 62))
+    catalogue = Catalogue(tmp_path)
+    for _ in range(2):
+        reads.clear()
+        catalogue.saved()
+        assert reads == ["step-0000000001"]
+
+
+def test_names_may_be_listed_with_decomposed_letters(tmp_path, monkeypatch):
+    """macOS lists names of some disks so. The manifest has the names as they were written, and they are found."""
+    walk = os.walk
+
+    def decomposed(*arguments, **options):
+        for folder, folders, names in walk(*arguments, **options):
+            yield folder, folders, [normalize("NFD", name) for name in names]
+
+    monkeypatch.setattr(os, "walk", decomposed)
+    state = Counter()
+    with CheckpointManager(tmp_path, random=False, durable=False) as manager:
+        manager.save(1, modèle=state)
+        assert manager.resume(modèle=state).step == 1
 
 
 def test_a_directory_without_a_manifest_is_not_listed(tmp_path):

@@ -8,7 +8,7 @@ On Windows, an open file cannot be renamed, replaced or deleted (MUST_CLOSE), di
 a process without calling its handlers. On macOS, fsync leaves the data in the drive's cache, and F_FULLFSYNC does not.
 """
 
-from ._calls import SYSTEM, System, exchange, flush_directory, flush_file, rename
+from ._calls import SYSTEM, UNSUPPORTED, System, exchange, flush_directory, flush_file, open_to_read, rename
 from ._descriptors import (
     CREATE,
     DIRECTORY,
@@ -18,6 +18,7 @@ from ._descriptors import (
     READ,
     READ_OWN,
     WRITE,
+    is_device,
     path_in_url,
     pread,
     preadv,
@@ -41,7 +42,8 @@ from ._process import (
 
 __all__ = [
     "CREATE", "DIED", "DIRECTORY", "HOLD", "IGNORED", "LOCKED", "MOST_BUFFERS", "MUST_CLOSE", "READ", "READ_OWN",
-    "SYSTEM", "WRITE", "System", "after_fork", "call_sigterm_handler", "die", "exchange", "flush_directory",
-    "flush_file", "handle_sigterm", "interrupted_after", "lease", "open_files_limit", "path_in_url", "pread", "preadv",
-    "processors", "pwritev", "rename", "send_sigterm", "sigterm_handler",
+    "SYSTEM", "UNSUPPORTED", "WRITE", "System", "after_fork", "call_sigterm_handler", "die", "exchange",
+    "flush_directory", "flush_file", "handle_sigterm", "interrupted_after", "is_device", "lease", "open_files_limit",
+    "open_to_read", "path_in_url", "pread", "preadv", "processors", "pwritev", "rename", "send_sigterm",
+    "sigterm_handler",
 ]  # fmt: skip

@@ -5,13 +5,26 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from ._descriptors import DIRECTORY, FLUSH, pread, pwritev
+from ._descriptors import DIRECTORY, FLUSH, READ, pread, pwritev
 from ._modules import MUST_CLOSE, fcntl, from_libc, msvcrt, posix
 
+Found = TypeVar("Found")
+
+# Errors by which a file system says that it does not have an operation. macOS distinguishes ENOTSUP and EOPNOTSUPP.
+UNSUPPORTED = {
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ENOTSUP,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.ENOLCK,
+    errno.EPERM,
+}
 # Constants of Linux, and of Windows.
 SYNC_FILE_RANGE_WRITE = 2
 # Linux from 6.16 on takes it for ext4, XFS and Btrfs; older versions and other file systems refuse it.
@@ -104,11 +117,16 @@ class System:
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             except OSError as error:
                 # Network file systems do not support it.
-                if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                if error.errno not in UNSUPPORTED:
                     raise
             else:
                 return
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            # Some network file systems do not flush directories.
+            if error.errno not in UNSUPPORTED or not stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise
 
     def replace(self, source: str, target: str) -> None:
         _patiently(os.replace, source, target)
@@ -124,6 +142,11 @@ class System:
 SYSTEM = System()
 
 
+def open_to_read(path: str) -> int:
+    """Open a file of the caller; on Windows, when another process has finished to give it its name."""
+    return _patiently(os.open, path, READ)
+
+
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Rename a directory to a name that is not taken."""
     _patiently(os.rename, source, target)
@@ -134,13 +157,13 @@ def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> No
 PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if MUST_CLOSE else ()
 
 
-def _patiently(call: Callable[..., None], *paths: str | os.PathLike[str]) -> None:
+def _patiently(call: Callable[..., Found], *arguments: Any) -> Found:
     for pause in PAUSES:
         try:
-            return call(*paths)
+            return call(*arguments)
         except PermissionError:
             time.sleep(pause)
-    return call(*paths)
+    return call(*arguments)
 
 
 def flush_file(path: str | os.PathLike[str]) -> None:

@@ -12,6 +12,8 @@ from ._modules import MUST_CLOSE, posix
 
 # The buffers of one vectored call: IOV_MAX of Linux and macOS.
 MOST_BUFFERS = 1024
+# The bytes of one call: macOS refuses more (EINVAL), where other systems read less.
+MOST_BYTES = (1 << 31) - 1
 
 
 def _flags(*names: str) -> int:
@@ -31,6 +33,11 @@ HOLD = _flags("O_PATH", "O_NOFOLLOW", "O_NONBLOCK")
 # a file to flush it; a directory to flush it (None if the system cannot).
 FLUSH = _flags("O_RDWR" if MUST_CLOSE else "O_RDONLY")
 DIRECTORY = _flags("O_RDONLY", "O_DIRECTORY") if hasattr(os, "O_DIRECTORY") else None
+
+
+def is_device(path: str) -> bool:
+    """Return whether the system takes the absolute path of a file for a device: Windows some, as `C:\\folder\\aux.pt`."""
+    return MUST_CLOSE and os.path.abspath(path).startswith("\\\\.\\")
 
 
 def path_in_url(path: str) -> str:
@@ -53,7 +60,7 @@ if hasattr(os, "preadv"):
 
     def pread(fd: int, nbytes: int, offset: int) -> bytes:
         """Return at most `nbytes` bytes from `offset`."""
-        found: bytes = posix.pread(fd, nbytes, offset)
+        found: bytes = posix.pread(fd, min(nbytes, MOST_BYTES), offset)
         return found
 
     def preadv(fd: int, buffers: Sequence[memoryview], offset: int) -> int:

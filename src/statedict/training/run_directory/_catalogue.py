@@ -49,7 +49,7 @@ class Catalogue:
             entry = known.get(name)
             if entry is None or entry[0] != stamp:
                 entry = stamp, _layout.describe(self._directory / name)
-            if now - stamp.changed > SETTLED:
+            if now - max(stamp.modified, stamp.changed) > SETTLED:
                 found[name] = entry
             listed.append(entry[1])
         self._known = found

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from unicodedata import normalize
 
 from statedict import files
 from statedict.files import system
@@ -131,7 +132,11 @@ class DirectoryDraft:
 
     def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
         known = {name: facts for each in uploaded for name, facts in each.items()}
-        return {name: known.get(name) or FileFacts.of(self.place / name) for name in sorted(relative(self.place))}
+        # macOS lists the names on some disks (HFS+, SMB) with decomposed letters.
+        composed = {normalize("NFC", name): name for name in known}
+        listed = relative(self.place)
+        names = sorted(name if name in known else composed.get(normalize("NFC", name), name) for name in listed)
+        return {name: known.get(name) or FileFacts.of(self.place / name) for name in names}
 
     def finish(self, manifest: Manifest) -> None:
         block = memoryview(runs.dump(manifest))
