@@ -128,7 +128,7 @@ def test_windows_says_that_it_cannot_lock():
 
 @pytest.mark.parametrize(("refusals", "waits"), [(2, {"windows": 2}), (99, {"windows": 6})])
 def test_windows_waits_for_programs_that_look_at_a_new_file(name, refusals, waits):
-    """There, a file that another program has open is renamed, deleted or read when that closes it, at most a second later."""
+    """There, a file that another program has open is renamed, deleted or read when that closes it, within a second."""
     expected, left, pauses = waits.get(name, 0), [0], []
 
     def refuse(*paths):
@@ -249,7 +249,9 @@ def test_windows_has_devices_among_the_names_of_files(tmp_path, name, monkeypatc
     device = SimpleNamespace(abspath=lambda path: "\\\\.\\aux" if path.endswith("aux.pt") else path)
     monkeypatch.setattr(_atomic, "is_device", systems.load(name, path=device).is_device)
     files.write(tmp_path / "auxiliary.pt", [])
-    with pytest.raises(SaveError, match="aux.pt: this is the name of a device") if name == "windows" else nullcontext():
+    with (
+        pytest.raises(SaveError, match=r"aux\.pt: this is the name of a device") if name == "windows" else nullcontext()
+    ):
         files.write(tmp_path / "aux.pt", [])
 
 

@@ -47,7 +47,7 @@ class Facade(ModuleType):
 def windows() -> dict[str, ModuleType | None]:
     """A system without POSIX: an open file can be neither renamed nor deleted, and upper and lower case are the same."""
     hidden = (
-        "pread preadv pwrite pwritev posix_fallocate fchown fchmod statvfs uname register_at_fork "
+        "pread preadv pwrite pwritev posix_fallocate fchown statvfs uname register_at_fork "
         "sched_getaffinity process_cpu_count O_NONBLOCK O_NOFOLLOW O_NOCTTY RWF_SYNC O_DIRECTORY O_PATH O_CLOEXEC"
     )
     signals = "pthread_kill pthread_sigmask setitimer ITIMER_PROF SIGPROF SIGKILL SIGPIPE"

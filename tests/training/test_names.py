@@ -1,10 +1,13 @@
 """Names of objects: good for files on every system, or refused before anything is written."""
 
+from pathlib import PureWindowsPath
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.training._names import LONGEST, LONGEST_PART, check, stems
+from statedict.training._run import name_of
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_other_names_are_refused(name, reason):
     ],
 )
 def test_no_two_objects_have_one_file(names, expected):
-    """Also where the case of letters, or how they are composed, makes no difference, and beside the files of shards and ranks."""
+    """Also where the case of letters or their composition makes no difference, and beside the files of shards and ranks."""
     assert dict(zip(names, expected)) == stems(names)
 
 
@@ -70,3 +73,11 @@ def test_files_are_as_many_as_names(names):
     found = stems(names)
     assert list(found) == names
     assert len({stem.casefold() for stem in found.values()}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/run/step-1", "s3://bucket/run/step-1/", PureWindowsPath("C:/run/step-1")]
+)
+def test_the_name_of_a_checkpoint(place):
+    """It is the last part of its path or URL, whatever separates the parts."""
+    assert name_of(place) == "step-1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from statedict import files
@@ -178,7 +178,7 @@ def inside(place: Place, name: str) -> Place:
 
 def name_of(place: Place) -> str:
     """Return the last part of a place: for a checkpoint, the name of its step."""
-    return str(place).rstrip("/").rpartition("/")[2]
+    return place.name if isinstance(place, PurePath) else place.rstrip("/").rpartition("/")[2]
 
 
 def above(place: Place) -> Place:

@@ -88,6 +88,7 @@ def test_a_damaged_manifest_says_what_is_wrong(change, error, text):
         (lambda raw: raw.replace(b'"files"', b'"fils"'), FormatError, "KeyError\\('files'\\)"),
         (lambda raw: raw.replace(b'"model.pt"', b'"../model.pt"'), FormatError, "is outside the checkpoint"),
         (lambda raw: raw.replace(b'"model.pt"', b'"/model.pt"'), FormatError, "is outside the checkpoint"),
+        (lambda raw: raw.replace(b'"model.pt"', b'"C:/model.pt"'), FormatError, "is outside the checkpoint"),
         (
             lambda raw: raw.replace(b'"model": "m', b'"model": "n'),
             FormatError,

@@ -88,7 +88,7 @@ def test_names_may_be_listed_with_decomposed_letters(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "walk", decomposed)
     state = Counter()
-    with CheckpointManager(tmp_path, random=False) as manager:
+    with CheckpointManager(tmp_path, random=False, durable=False) as manager:
         manager.save(1, modèle=state)
         assert manager.resume(modèle=state).step == 1
 

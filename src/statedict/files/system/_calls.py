@@ -101,8 +101,9 @@ class System:
             os.fchown(fd, user, group)
 
     def mode(self, fd: int, mode: int) -> None:
-        if hasattr(os, "fchmod"):
-            os.fchmod(fd, mode)
+        # From Python 3.13 on, Windows has fchmod, which makes files read-only there, so that they cannot be deleted.
+        if hasattr(os, "fchown"):
+            posix.fchmod(fd, mode)
 
     def begin_sync(self, fd: int, offset: int, nbytes: int) -> None:
         """Start writing these bytes to the disk; errors are reported by `sync`."""

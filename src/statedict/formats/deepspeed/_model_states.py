@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -117,7 +118,7 @@ class ModelStates(NamedTuple):
     @property
     def is_partitioned(self) -> bool:
         """Whether each rank has parts of the parameters (ZeRO 3)."""
-        return "zero_pp_rank" in self.path.rpartition("/")[2]
+        return "zero_pp_rank" in os.path.basename(self.path)
 
     def _fragment(self, rank: int, name: str) -> object:
         fragments = self.files[rank].get("frozen_param_fragments")

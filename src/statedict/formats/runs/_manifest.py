@@ -271,8 +271,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
 
 
 def _checked_path(name: str) -> str:
-    """Return the path, after checking that it is relative and inside the checkpoint's directory."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+    """Return the path, after checking that it is relative and inside the checkpoint's directory, on any operating system."""
+    if {"\\", ":", "\0"} & set(name) or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"the path {name!r} is outside the checkpoint")
     return name

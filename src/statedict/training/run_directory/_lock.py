@@ -16,7 +16,7 @@ from .._holder import holder
 class Lock:
     """The lock of a run's directory. It ends with `release`, with this object, or with the process.
 
-    Raises LockedError if another manager holds it.
+    Raises LockedError if another manager holds it, and OSError if the file system does not have locks.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -28,6 +28,14 @@ class Lock:
             by = system.pread(self._fd, 200, 0).decode(errors="replace").strip()
             self.release()
             raise LockedError(str(directory), by, own=by == holder()) from None
+        except OSError as error:
+            self.release()
+            if error.errno not in system.UNSUPPORTED:
+                raise
+            reason = (
+                "this disk has no locks, which keep two managers apart; save on another disk, or in an object store"
+            )
+            raise OSError(error.errno, reason, str(directory)) from error
         except BaseException:
             self.release()
             raise
