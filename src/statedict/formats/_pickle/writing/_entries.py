@@ -3,8 +3,8 @@
 *Theory of operation.* The records of new tensors differ only in two texts (the name and the storage key), their memo
 slots, and a few constants per spec. So the records of one form are rows of one table of bytes: the constant bytes are
 filled in once, keys and slots are columns, and slots increase from record to record. Names vary in length and are
-inserted between the rows. This takes about a quarter of the time of single records (docs/performance.md, row "save to a
-file").
+inserted between the rows. This takes about a quarter of the time of single records ("Saving many small tensors" in
+docs/performance.md).
 
 An optimizer keeps a small dict of tensors for each parameter, and thousands of these dicts have the same keys: the
 bytes between two of their tensors are constant except for the number of the parameter.
