@@ -192,7 +192,7 @@ def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSo
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     reports: list[LoadReport] = []
-    with suppress(Undo):
+    with suppress(Undo), inert.explain(type(module).__name__):
         try:
             found = _load_by_own_method(module, read, asked)
             loaded = [name for name in read if name not in found[1]]
