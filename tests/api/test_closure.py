@@ -428,6 +428,9 @@ def test_no_inert_value_reaches_a_module(unknown, strict):
     before = model.linear.weight.clone()
     with pytest.raises(LoadError, match=r"'_extra_state' in the source holds data of the unknown class .*Config"):
         statedict.load_state_dict(model, unknown, strict=strict)
+    report = statedict.load_state_dict(model, unknown, strict=strict, dry_run=True)
+    assert "data of the unknown class" in report.errors[0]
+    assert report.loaded
     assert model.config is None
     assert torch.equal(model.linear.weight, before)
 
