@@ -428,22 +428,31 @@ def test_no_inert_value_reaches_a_module(unknown, strict):
     before = model.linear.weight.clone()
     with pytest.raises(LoadError, match=r"'_extra_state' in the source holds data of the unknown class .*Config"):
         statedict.load_state_dict(model, unknown, strict=strict)
+    report = statedict.load_state_dict(model, unknown, strict=strict, dry_run=True)
+    assert "data of the unknown class" in report.errors[0]
+    assert report.loaded
     assert model.config is None
     assert torch.equal(model.linear.weight, before)
 
 
-def test_a_module_that_fails_without_inert_data_is_told_of_it(unknown):
+class Needing(WithState):
+    def _load_from_state_dict(self, state, prefix, *others):
+        self.config = state[f"{prefix}_extra_state"]
+
+
+class NeedingAtTheRoot(WithState):
+    def load_state_dict(self, state, strict=True):
+        self.config = state["_extra_state"]
+
+
+@pytest.mark.parametrize("kind", [Needing, NeedingAtTheRoot])
+def test_a_module_that_fails_without_inert_data_is_told_of_it(kind, unknown):
     """Loading code of a module (torch.ao's quantised RNNs) that needs the name raises the error about the class instead."""
-
-    class Needing(WithState):
-        def _load_from_state_dict(self, state, prefix, *others):
-            self.config = state[f"{prefix}_extra_state"]
-
     with pytest.raises(LoadError, match="'_extra_state' in the source holds data of the unknown class") as raised:
-        statedict.load_state_dict(Needing(), unknown)
+        statedict.load_state_dict(kind(), unknown)
     assert isinstance(raised.value.__cause__, KeyError)
     with pytest.raises(KeyError, match="_extra_state"):
-        statedict.load_state_dict(Needing(), unknown, exclude="_extra_state")
+        statedict.load_state_dict(kind(), unknown, exclude="_extra_state")
 
 
 def test_what_is_left_out_is_not_held_against_the_rest(unknown):

@@ -105,9 +105,15 @@ def test_a_sub_module_that_is_not_there(model, file):
         statedict.load_state_dict(torch.nn.ModuleDict({"encoder": model}), file, into="encodr")
 
 
+def test_a_mapping_without_tensors(model):
+    """The error about a mapping speaks of a source, not of a file."""
+    with pytest.raises(RootError, match="the mapping given: the source contains no state dict"):
+        statedict.load_state_dict(model, {"epoch": 1})
+
+
 def test_an_optimizer_from_a_models_file(model, file):
     """A file without such a state says so, and nothing changes."""
-    with pytest.raises(RootError, match="the file contains no state of this kind of object"):
+    with pytest.raises(RootError, match="the source contains no state of this kind of object"):
         statedict.load_state_dict(torch.optim.SGD(model.parameters(), 0.1), file)
 
 

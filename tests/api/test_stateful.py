@@ -198,7 +198,7 @@ def test_roots_of_nested_states(run):
     with pytest.raises(RootError, match=r"nothing at 'x'\. Available: 'scheduler'; choose one with root=$"):
         statedict.load_state_dict(schedule, path, root="x")
     both = {"one": optimizer.state_dict(), "two": optimizer.state_dict()}
-    with pytest.raises(RootError, match=r"several parts of the file fit.*'one', 'two'"):
+    with pytest.raises(RootError, match=r"several parts of the source fit.*'one', 'two'"):
         statedict.load_state_dict(optimizer, both)
     with pytest.raises(NotAStateError, match="an int has no state"):
         statedict.state_dict(3)
@@ -227,7 +227,7 @@ def test_the_state_of_an_object_is_found_by_its_keys(run):
     for names, found in (("n", source["a"]), ("nm", source["a"]), ("k", {"k": 4}), ("abc", source), ("x", source)):
         counter = Counter(**dict.fromkeys(names, 0))
         if names == "nm":
-            with pytest.raises(RootError, match=r"several parts of the file fit. Available: 'a', 'b'"):
+            with pytest.raises(RootError, match=r"several parts of the source fit. Available: 'a', 'b'"):
                 statedict.load_state_dict(counter, source)
             continue
         statedict.load_state_dict(counter, source)
@@ -243,6 +243,6 @@ def test_a_file_of_something_else_has_no_state_for_a_scheduler(tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pt")
     before = flat(schedule.state_dict())
     for strict in (True, False):
-        with pytest.raises(RootError, match="the file contains no state of this kind of object"):
+        with pytest.raises(RootError, match="the source contains no state of this kind of object"):
             statedict.load_state_dict(schedule, tmp_path / "model.pt", strict=strict)
     assert flat(schedule.state_dict()) == before

@@ -82,7 +82,7 @@ def test_the_nearest_optimizer_is_meant():
     state = OPTIMIZER.state_dict()
     statedict.load_state_dict(optimizer := fresh(), {"optimizer": state, "ema": {"optimizer": state | {"state": {}}}})
     assert_loaded(optimizer)
-    with pytest.raises(RootError, match=r"several parts of the file fit\. Available: 'a/o', 'b/o'"):
+    with pytest.raises(RootError, match=r"several parts of the source fit\. Available: 'a/o', 'b/o'"):
         statedict.load_state_dict(fresh(), {"a": {"o": state}, "b": {"o": state}})
 
 

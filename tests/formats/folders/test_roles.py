@@ -67,7 +67,7 @@ def test_each_of_several_objects_has_its_number(tmp_path, safe):
         assert set(checkpoint.object) == {*numbered, "custom_checkpoint_1"}
     assert equal(resumed(folder, ("model_1", "optimizer_1", "scheduler_1")), states(trainings[1]))
     for obj, kind in ((trainings[0].optimizer, "optimizer"), (trainings[0].scheduler, "scheduler")):
-        with pytest.raises(RootError, match=rf"several parts of the file fit. Available: '{kind}', '{kind}_1'"):
+        with pytest.raises(RootError, match=rf"several parts of the source fit. Available: '{kind}', '{kind}_1'"):
             statedict.load_state_dict(obj, folder)
 
 
@@ -240,7 +240,7 @@ def test_two_files_with_one_role_have_their_names(tmp_path):
     folder = trainer(tmp_path / "f", training, optimizer__bin=Training(seed=1).optimizer.state_dict())
     with statedict.open(folder) as checkpoint:
         assert {"optimizer.pt", "optimizer.bin"} < set(checkpoint.object)
-    with pytest.raises(RootError, match=r"several parts of the file fit. Available: 'optimizer.bin', 'optimizer.pt'"):
+    with pytest.raises(RootError, match=r"several parts of the source fit. Available: 'optimizer.bin', 'optimizer.pt'"):
         statedict.load_state_dict(training.optimizer, folder)
     statedict.load_state_dict(training.optimizer, folder, root="optimizer.pt")
 
@@ -249,7 +249,7 @@ def test_an_object_that_nothing_fits_is_refused(tmp_path):
     """A scheduler is not given the tree of a whole folder."""
     training = Training()
     folder = trainer(tmp_path / "f", training, scheduler__pt=None)
-    with pytest.raises(RootError, match="the file contains no state of this kind of object"):
+    with pytest.raises(RootError, match="the source contains no state of this kind of object"):
         statedict.load_state_dict(training.scheduler, folder)
 
 

@@ -117,7 +117,7 @@ def test_the_verbs_take_the_folder(saved, tmp_path):
     report = statedict.load_state_dict(made["model"], step)
     assert report.root == "model"
     assert set(report.other_roots) == {"parts/other"}
-    with pytest.raises(RootError, match="several parts of the file fit"):
+    with pytest.raises(RootError, match="several parts of the source fit"):
         statedict.load_state_dict(made["optimizers"][0], step)
 
 

@@ -121,6 +121,20 @@ def test_wrapped_states_merge():
     assert merge([wrapped, bare])._metadata == {"module": {"version": 2}}
 
 
+@pytest.mark.parametrize("kind", ["i8", "f4"])
+def test_an_averaged_model_merges(kind):
+    """The number of updates that AveragedModel keeps is that of the first source, if it has one; the others need none."""
+    plain, other = states(2)
+    averaged = {"n_averaged": np.ones((), kind), **{f"module.{name}": value for name, value in other.items()}}
+    expected = (plain["w"] + other["w"]) / 2
+    merged = merge([plain, averaged]).numpy()
+    assert merged.keys() == plain.keys()
+    assert np.allclose(merged["w"], expected)
+    merged = merge([averaged, plain]).numpy()
+    assert merged.keys() == averaged.keys()
+    assert np.allclose(merged["module.w"], expected)
+
+
 def test_ties_stay():
     """A tensor that is tied in every state is tied in the result."""
     some = []

@@ -82,7 +82,7 @@ def choose_root(
         _require_opened(unopened, root, file, roots)
         raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
-        raise RootError(f"the file contains no state dict{_reasons(unopened)}", file=file)
+        raise RootError(f"the source contains no state dict{_reasons(unopened)}", file=file)
     # A root that cannot be read is a candidate too: another one must not silently take its place.
     known = {**roots, **dict.fromkeys(unopened, StateDict())}
     models = candidates(known)
@@ -138,7 +138,7 @@ def choose_part(
         if part is None and root:
             _require_opened(unopened, root, file, ())
             known = [key for key, part in parts(tree) if found(part) is not None] or list(dict(search(tree, found)))
-            raise RootError(f"the file contains nothing at {root!r}{_near(root, known)}", file=file, choices=known)
+            raise RootError(f"the source contains nothing at {root!r}{_near(root, known)}", file=file, choices=known)
         return _nested(part)
     states = dict(search(tree, found))
     top = min((path.count("/") for path in states), default=0)
@@ -149,7 +149,7 @@ def choose_part(
         return tree
     if not (states or required or unopened):
         return choose_part(tree, root, None, file)
-    reason = "several parts of the file fit" if chosen else "the file contains no state of this kind of object"
+    reason = "several parts of the source fit" if chosen else "the source contains no state of this kind of object"
     raise RootError(f"{reason}{_reasons(unopened)}", file=file, choices=list(states))
 
 

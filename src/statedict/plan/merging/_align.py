@@ -30,7 +30,8 @@ def combined(sources: Sequence[State], combine: Combine) -> StateDict:
     values: dict[str, Any] = {}
     for name, value in first.items():
         dtype = dtype_of(value)
-        if dtype is None or not (dtype.is_floating or dtype.is_complex):
+        is_common = all(name in state for state in states)
+        if dtype is None or not is_common or not (dtype.is_floating or dtype.is_complex):
             values[name] = value
             continue
         if isinstance(leaf_of(value), Compound) and all(equal(value, state[name]) for state in states[1:]):
@@ -80,19 +81,22 @@ def names_listed(names: Sequence[str]) -> str:
 
 
 def _aligned(first: State, other: State, number: int) -> dict[str, Any]:
-    """Return the values of another source under the first one's names; raises MergeError if names or shapes differ."""
-    pairs = pair(other, first).pairs
+    """Return the values of another source under the first one's names; raises MergeError if names or shapes differ.
+
+    An AveragedModel's number of updates may be in one of them only.
+    """
+    pairs, _, own = pair(other, first)
     values = {slot: other[name] for name, slot in pairs.items()}
-    lacking = [name for name in first if name not in values]
-    if lacking or len(values) != len(other):
-        extra = [name for name in other if name not in pairs]
+    lacking = [name for name in first if name not in values and name not in own]
+    extra = [name for name in other if name not in pairs and name not in own] if len(values) != len(other) else []
+    if lacking or extra:
         said = [
             f"{word} {names_listed(names)}"
             for word, names in (("does not have", lacking), ("has the extra", extra))
             if names
         ]
         raise MergeError(f"sources[{number}] {' and '.join(said)}", names=[*lacking, *extra])
-    misfits = [name for name, value in first.items() if shape_of(value) != shape_of(values[name])]
+    misfits = [name for name, value in first.items() if name in values and shape_of(value) != shape_of(values[name])]
     if misfits:
         raise MergeError(f"sources[{number}] has different shapes for {names_listed(misfits)}", names=misfits)
     return values

@@ -87,6 +87,8 @@ class StateDict(MutableMapping[str, Any]):
             self._reader.read(name)
         elif isinstance(value, (dict, list, tuple)):
             replace(self._values, {name: value}, [with_arrays(value, self._backend)])
+        else:
+            return value
         return self._value(name)
 
     def _value(self, name: str) -> Any:
