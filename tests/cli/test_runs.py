@@ -33,7 +33,9 @@ def test_a_checkpoint_with_a_damaged_manifest_is_told(call, run):
     (run / "step-0000000030" / "manifest.json").write_bytes(b"{")
     ended = call("runs", run)
     assert (ended.code, "2 checkpoints" in ended.out) == (0, True)
-    assert ended.err.startswith(f"statedict: step-0000000030 is not listed: {run / 'step-0000000030' / 'manifest.json'}")
+    assert ended.err.startswith(
+        f"statedict: step-0000000030 is not listed: {run / 'step-0000000030' / 'manifest.json'}"
+    )
     for step in (10, 20):
         (run / f"step-00000000{step}" / "manifest.json").unlink()
     told = call("runs", run, "--json").err.splitlines()

@@ -1,10 +1,10 @@
 """Rules: what a line of a key map may contain, and how it prints."""
 
 import pytest
+from tests.cost import seconds
 
 from statedict.plan import KeyMap
 from statedict.plan.names._rule import parse
-from tests.cost import seconds
 
 LINES = [
     "encoder -> backbone",
