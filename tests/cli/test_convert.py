@@ -39,7 +39,8 @@ def test_formats(call, model, tmp_path, suffix):
     ended = call("convert", model, target)
     assert ended.code == 0
     expected = torch.load(model)["model"]
-    assert ended.out == f"{target}: {len(expected)} tensors, {StateDict(expected).nbytes} B\n"
+    kind = {"pt": "torch"}.get(suffix, suffix)
+    assert ended.out == f"{target}: {kind}, {len(expected)} tensors, {StateDict(expected).nbytes} B\n"
     found = load(target)
     assert found.keys() == expected.keys() - ({"tied.weight"} if suffix == "safetensors" else set())
     assert all(torch.equal(found[name], expected[name]) for name in found)
@@ -80,13 +81,15 @@ def test_standard_output(model):
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[8 : 8 + int.from_bytes(done.stdout[:8], "little")])
-    assert done.stderr.splitlines()[-1].startswith(b"-: 11 tensors")
+    assert done.stderr.splitlines()[-1].startswith(b"-: safetensors, 11 tensors")
 
 
 def test_json(call, model, tmp_path):
     """--json says what was written."""
     told = json.loads(call("convert", model, tmp_path / "out.pt", "--json").out)
-    assert told == {"schema": 1, "file": str(tmp_path / "out.pt"), "shards": 1, "tensors": 11, "bytes": 216}
+    assert told == {
+        "schema": 1, "file": str(tmp_path / "out.pt"), "format": "torch", "shards": 1, "tensors": 11, "bytes": 216
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def test_all_of_a_file(call, tmp_path):
     torch.save(run, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     ended = call("convert", tmp_path / "old.pt", tmp_path / "new.pt", "--root", "*")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == f"{tmp_path / 'new.pt'}: 8 tensors, {3 * (6 + 3) * 4 + 8} B\n"
+    assert ended.out == f"{tmp_path / 'new.pt'}: torch, 8 tensors, {3 * (6 + 3) * 4 + 8} B\n"
     assert (tmp_path / "new.pt").read_bytes()[:2] == b"PK"
     found = torch.load(tmp_path / "new.pt", weights_only=False)
     assert (found["epoch"], found["arguments"], list(found)) == (7, run["arguments"], list(run))

@@ -36,7 +36,7 @@ def test_from_pipe_to_pipe(model):
     """A command can stand in the middle of a pipe; what it tells goes to standard error."""
     command = [*PROGRAM, "convert", "-", "-", "--dtype", "float16"]
     done = subprocess.run(command, input=model.read_bytes(), capture_output=True, timeout=60)
-    assert done.stderr == b"-: 2 tensors, 16 B\n"
+    assert done.stderr == b"-: torch, 2 tensors, 16 B\n"
     assert torch.equal(torch.load(io.BytesIO(done.stdout))["w"], torch.arange(6.0).half())
     command = [*PROGRAM, "merge", "-", str(model), "-o", "-"]
     merged = subprocess.run(command, input=done.stdout, capture_output=True, timeout=60)

@@ -13,7 +13,7 @@ import click
 
 import statedict
 from statedict.files import system
-from statedict.formats import byte_count
+from statedict.formats import byte_count, writer_for
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, DType, Leaf, StateDict, dtype, matcher, tensors_of
 
@@ -125,15 +125,17 @@ def convert(
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
         _report_lost(checkpoint, destination)
     written, files = _written(destination, max_shard_size is not None)
-    tell(_summary(written, files, made, as_json), err=destination == STREAM)
+    kind = writer_for(format, destination).name
+    tell(_summary(written, kind, files, made, as_json), err=destination == STREAM)
 
 
-def _summary(file: str, files: int, made: Any, as_json: bool) -> str:
+def _summary(file: str, kind: str, files: int, made: Any, as_json: bool) -> str:
     """Return the line about what was written: `file` is the one to open, one of several if the tensors are in shards."""
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
     if as_json:
-        return json.dumps({"schema": 1, "file": file, "shards": files, "tensors": tensors, "bytes": nbytes})
-    return f"{file}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
+        facts = {"file": file, "format": kind, "shards": files, "tensors": tensors, "bytes": nbytes}
+        return json.dumps({"schema": 1, **facts})
+    return f"{file}: {kind}, {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
 
 
 def _whole(checkpoint: Checkpoint, changed: bool) -> Any:

@@ -65,7 +65,7 @@ from ._json import parse_json
 from ._limits import LIMITS, Limits
 from ._pickle import Import, Pair, Size, TorchConstant, TypedStorage
 from ._table import open
-from ._write import WRITERS, parts, write
+from ._write import WRITERS, parts, write, writer_for
 from .checkpoint._checkpoint import Checkpoint, Finding, is_damage
 from .checkpoint._choose_root import candidates, choose_part, choose_root
 from .checkpoint._file_tensors import FileTensors
@@ -81,7 +81,7 @@ __all__ = [
     "LocalBox", "MeshPlacement", "Pair", "Parts", "Size", "TorchConstant", "TypedStorage", "WRITERS", "boxes_of",
     "byte_count", "candidates", "choose_part", "choose_root", "entries_of_tensors", "find_roots", "is_damage", "join_ranks",
     "leaf_of", "leaves", "named_leaves", "open", "parse_json", "part_at", "parts", "placement_text", "read_array", "runs_of",
-    "tensors", "unloadable", "with_torchao_tensors", "write",
+    "tensors", "unloadable", "with_torchao_tensors", "write", "writer_for",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def write(
     """
     if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
         raise SaveError(f"{os.fspath(target)!r} is a directory: pass the path of a file in it")
-    row = _writer(format, target)
+    row = writer_for(format, target)
     if together is not None:
         _require_joint(target, row)
     fill = files.fill if together is None else together.fill
@@ -117,7 +117,7 @@ def _part(item: bytes | Leaf | Part) -> Part:
     return item
 
 
-def _writer(format: str | None, target: Any) -> Format:
+def writer_for(format: str | None, target: Any) -> Format:
     """Return the row of the format with that name or, if it is None, with the suffix of the target."""
     suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
 

@@ -96,9 +96,9 @@ def _belongs(suffix: str, present: Collection[str]) -> bool:
 def _quantised(names: Collection[str]) -> dict[str, WeightPart]:
     """Return the parts of tensors that torchao took apart: `a._weight_qdata`, and all that begin with `a._weight_`."""
     wholes: dict[str, str] = {}
-    for name in names:
+    for name in [name for name in names if name.endswith(_QUANTISED)]:
         above, dot, last = name.rpartition(".")
-        if last.startswith("_") and last.endswith(_QUANTISED):
+        if last.startswith("_"):
             wholes[f"{above}{dot}{last.removesuffix(_QUANTISED)}_"] = f"{above}{dot}{last[1:].removesuffix(_QUANTISED)}"
     in_order = sorted(names) if wholes else []
     return {
