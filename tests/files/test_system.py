@@ -244,15 +244,17 @@ def test_limits_that_a_system_does_not_have(name):
     assert (15 if name == "windows" else -9) == seam.DIED
 
 
-def test_windows_has_devices_among_the_names_of_files(tmp_path, name, monkeypatch):
-    """A name that the system takes for a device (Windows some, such as aux.pt) is not saved to, and the error says so."""
-    device = SimpleNamespace(abspath=lambda path: "\\\\.\\aux" if path.endswith("aux.pt") else path)
-    monkeypatch.setattr(_atomic, "is_device", systems.load(name, path=device).is_device)
+@pytest.mark.parametrize("file", ["aux.pt", "a:b.pt"])
+def test_windows_has_other_things_than_files(tmp_path, name, file, monkeypatch):
+    """A path that the system takes for a device or a stream of another file is not saved to, and the error says so."""
+    device = SimpleNamespace(
+        abspath=lambda path: "\\\\.\\aux" if path.endswith("aux.pt") else path, basename=os.path.basename
+    )
+    monkeypatch.setattr(_atomic, "names_file", systems.load(name, path=device).names_file)
     files.write(tmp_path / "auxiliary.pt", [])
-    with (
-        pytest.raises(SaveError, match=r"aux\.pt: this is the name of a device") if name == "windows" else nullcontext()
-    ):
-        files.write(tmp_path / "aux.pt", [])
+    refused = pytest.raises(SaveError, match=rf"{file}: a file of this system cannot have this name")
+    with refused if name == "windows" else nullcontext():
+        files.write(tmp_path / file, [])
 
 
 def test_urls_of_local_files(name, monkeypatch):

@@ -26,7 +26,7 @@ from typing import Self
 from ..errors import DiskFullError, SaveError
 from ._open import kind_of
 from ._output import DURABILITY, Durable, Output
-from .system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, UNSUPPORTED, System, is_device
+from .system import CREATE, DIRECTORY, HOLD, MUST_CLOSE, READ_OWN, UNSUPPORTED, System, names_file
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # A file name has at most 255 bytes. The temporary name is the file's own name, cut to this length, plus up to 40 bytes.
@@ -159,9 +159,9 @@ class Replacement(Output):
         try:
             status = self._system.stat(self._like)
         except FileNotFoundError:
-            if is_device(self.path):
+            if not names_file(self.path):
                 raise SaveError(
-                    f"{self.path}: this is the name of a device, not of a file; save to a new name"
+                    f"{self.path}: a file of this system cannot have this name; save to a new name"
                 ) from None
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -180,9 +180,7 @@ class Replacement(Output):
                 continue
             except (FileNotFoundError, PermissionError) as error:
                 if MUST_CLOSE and isinstance(error, FileNotFoundError) and os.path.isdir(self.directory):
-                    reason = (
-                        f"the temporary file's path of {len(self.temporary)} characters is too long for this system"
-                    )
+                    reason = f"the temporary path of {len(self.temporary)} characters is too long for this system"
                     raise OSError(errno.ENAMETOOLONG, reason, self.path) from None
                 # Report the directory, not a temporary name that the caller has never seen.
                 raise type(error)(error.errno, f"{error.strerror} to save in", self.directory) from None

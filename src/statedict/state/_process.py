@@ -68,7 +68,7 @@ def _left_by_system() -> list[int]:
         import psutil
 
         return [psutil.virtual_memory().available]
-    except (ImportError, OSError):
+    except (ImportError, OSError, RuntimeError):
         return []
 
 

@@ -18,7 +18,7 @@ from ._descriptors import (
     READ,
     READ_OWN,
     WRITE,
-    is_device,
+    names_file,
     path_in_url,
     pread,
     preadv,
@@ -43,7 +43,7 @@ from ._process import (
 __all__ = [
     "CREATE", "DIED", "DIRECTORY", "HOLD", "IGNORED", "LOCKED", "MOST_BUFFERS", "MUST_CLOSE", "READ", "READ_OWN",
     "SYSTEM", "UNSUPPORTED", "WRITE", "System", "after_fork", "call_sigterm_handler", "die", "exchange",
-    "flush_directory", "flush_file", "handle_sigterm", "interrupted_after", "is_device", "lease", "open_files_limit",
+    "flush_directory", "flush_file", "handle_sigterm", "interrupted_after", "lease", "names_file", "open_files_limit",
     "open_to_read", "path_in_url", "pread", "preadv", "processors", "pwritev", "rename", "send_sigterm",
     "sigterm_handler",
 ]  # fmt: skip

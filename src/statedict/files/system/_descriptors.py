@@ -35,9 +35,9 @@ FLUSH = _flags("O_RDWR" if MUST_CLOSE else "O_RDONLY")
 DIRECTORY = _flags("O_RDONLY", "O_DIRECTORY") if hasattr(os, "O_DIRECTORY") else None
 
 
-def is_device(path: str) -> bool:
-    """Return whether the system takes the absolute path of a file for a device: Windows some, as `C:\\folder\\aux.pt`."""
-    return MUST_CLOSE and os.path.abspath(path).startswith("\\\\.\\")
+def names_file(path: str) -> bool:
+    """Return whether an absolute path is that of a file. On Windows, `aux.pt` may be a device; `a:b` is a stream of `a`."""
+    return not MUST_CLOSE or not (":" in os.path.basename(path) or os.path.abspath(path).startswith("\\\\.\\"))
 
 
 def path_in_url(path: str) -> str:
