@@ -334,6 +334,7 @@ def test_safetensors_are_known_by_their_suffix(tmp_path):
     """Their tensors come by name, on the device asked for; a mapping or function of locations is refused."""
     import statedict
 
+    pytest.importorskip("safetensors", reason="torch.load needs it")
     path = tmp_path / "a.safetensors"
     statedict.save({"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.bfloat16)}, path)
     loaded, expected = load(path), THEIRS(path)
