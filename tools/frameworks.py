@@ -148,7 +148,7 @@ def outcomes(suite: Suite, checkout: Path, arguments: list[str], *, engine: bool
             "CUDA_VISIBLE_DEVICES": "",
         }
         quiet = ["-W", "ignore", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors"]
-        plain = ["-p", "frameworks", "-p", "no:cacheprovider", "-o", "addopts=", *quiet]
+        plain = ["-p", "frameworks", "-p", "no:cacheprovider", "-o", "addopts=", "--rootdir", ".", *quiet]
         command = [sys.executable, "-m", "pytest", *plain, *arguments]
         subprocess.run(command, cwd=checkout / suite.folder, env=environment, check=False)
         return dict(json.loads(line) for line in results.read_text().splitlines())

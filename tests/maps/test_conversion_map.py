@@ -94,13 +94,29 @@ def conversion(monkeypatch, wanted, *transforms):
     return maps.conversion(model)
 
 
+def older(operation, option):
+    """An operation of a version that does not have this option."""
+    vars(operation).pop(option, None)
+    return operation
+
+
 A, B = torch.arange(6.0).reshape(2, 3), -torch.arange(12.0).reshape(4, 3)
 OPERATIONS = {
     "sizes": (["a", "b"], ["c"], [loading.Concatenate(0)], {"a": A, "b": B}, {"c": torch.cat([A, B])}),
     "transposed": (["a"], ["c"], [loading.Transpose(0, 1)], {"a": A}, {"c": A.T}),
     "only if needed": (["a"], ["c"], [loading.Transpose(0, 1, check_dims=True)], {"a": A}, {"c": A}),
     "chunks": (["b"], ["x", "y"], [loading.Chunk(0)], {"b": B}, {"x": B[:2], "y": B[2:]}),
+    "chunks, in 5.16": (
+        ["b"],
+        ["x", "y"],
+        [older(loading.Chunk(0), "num_shards_attribute")],
+        {"b": B},
+        {"x": B[:2], "y": B[2:]},
+    ),
+    "transposed, in 5.1": (["a"], ["c"], [older(loading.Transpose(0, 1), "check_dims")], {"a": A}, {"c": A.T}),
 }
+if hasattr(loading, "Split"):
+    OPERATIONS["sizes of the model"] = ["b"], ["x", "y"], [loading.Split(0)], {"b": B}, {"x": B[:1], "y": B[1:]}
 
 
 @pytest.mark.parametrize("case", OPERATIONS)

@@ -65,7 +65,7 @@ class ConversionMap(KeyMap):
             else:
                 one = converted.setdefault(new, _Conversion(new, converter, {}))
                 one.sources.setdefault(pattern, []).append(name)
-        lines = [one.rule(spec, self._slots[one.target]) for one in converted.values() if one.complete]
+        lines = [one.rule(spec, self._slots) for one in converted.values() if one.complete]
         return KeyMap([{old: new for old, new in renamed.items() if old != new}, *lines], optional=True)
 
     def _renamed_name(self, name: str) -> str:
@@ -103,8 +103,8 @@ class _Conversion(NamedTuple):
         """Whether there are as many tensors of each pattern; otherwise all keep their names, and are reported."""
         return len({len(self.sources.get(pattern, ())) for pattern in self.converter.source_patterns}) == 1
 
-    def rule(self, spec: SpecOf, wanted: tuple[int, ...]) -> str:
-        """Return the rule as text."""
+    def rule(self, spec: SpecOf, slots: Mapping[str, tuple[int, ...]]) -> str:
+        """Return the rule as text; `slots` has the shapes of the model. Older versions of some operations lack options."""
         listed = [self.sources[pattern] for pattern in self.converter.source_patterns]
         operations = [(type(one).__name__, one) for one in self.converter.operations]
         shapes = [[found.shape if (found := spec(name)) else () for name in names] for names in listed]
@@ -121,9 +121,12 @@ class _Conversion(NamedTuple):
                 return self._line(
                     [name for names in listed for name in names], [self.target], f"cat {cat.dim} {_spaced(sizes)}"
                 )
-            case [("Chunk", chunk)] if chunk.num_shards_attribute is None:
+            case [("Chunk", chunk)] if getattr(chunk, "num_shards_attribute", None) is None:
                 return self._line(listed[0], list(self._targets()), f"split {chunk.dim}")
-            case [("Transpose", swap)] if swap.check_dims and shapes[0][0] == wanted:
+            case [("Split", split)]:
+                sizes = [slots[name][split.dim] for name in self._targets()]
+                return self._line(listed[0], list(self._targets()), f"split {split.dim} {_spaced(sizes)}")
+            case [("Transpose", swap)] if getattr(swap, "check_dims", False) and shapes[0][0] == slots[self.target]:
                 return self._line(listed[0], [self.target], "")
             case [("Transpose", swap)]:
                 return self._line(listed[0], [self.target], f"transpose {swap.dim0} {swap.dim1}")
