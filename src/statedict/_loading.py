@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 from statedict.errors import LoadError
 from statedict.state import few, raw_values
 
-from . import _arrays, _sources
-from ._request import Request, Undo, check_devices, lossy_casts
+from . import _arrays, _request, _sources
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
     from statedict.plan import LoadReport, Plan, Proposal
+    from statedict.state import StateDict
     from statedict.tree import Cast, Host, Outcome
+
+    from . import _inert
 
 
 def load_into(
     obj: Any,
     source: Any,
     root: str,
-    request: Request,
+    request: _request.Request,
     *,
     into: str | None,
     assign: bool,
@@ -37,36 +39,31 @@ def load_into(
 ) -> LoadReport:
     """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
     module = _sources.submodule(obj, into)
-    check_devices(request.options["device"])
+    _request.check_devices(request.options["device"])
     fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
     request = replace(
         request,
         assign=assign,
-        allow_casts=lossy_casts(allow_casts),
+        allow_casts=_request.lossy_casts(allow_casts),
         fixed={name: value for name, value in fixed.items() if value is not None},
     )
     with _sources.resolved(source, root, limits) as resolved:
         return load_module(module, resolved, request)
 
 
-def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request) -> LoadReport:
+def load_module(module: Any, resolved: _sources.ResolvedSource, request: _request.Request) -> LoadReport:
     """Load a state into a module of any module system.
 
     A module whose class overrides `load_state_dict` is loaded with its own method.
     """
-    from statedict import formats, plan, tree
-
-    from . import _inert
+    from statedict import formats, tree
 
     host = _sources.required_host(module)
     resolved = resolved._replace(state=formats.with_torchao_tensors(resolved.state))
     if _sources.has_own_loader(module, host):
         return _load_with_own_method(module, host, resolved, request)
     slots, _ = tree.peek(host, module)
-    planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = _inert.split(
-        planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify
-    )
+    planned, values, inert = _planned(resolved, slots, host, request)
     devices = (
         {step.target: step.device for step in planned.fills or () if step.device is not None} if request.assign else {}
     )
@@ -79,7 +76,7 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
         reports.append(_report(planned, outcome, request, resolved))
         request.require(reports[0])
 
-    with inert.explain(type(module).__name__), suppress(Undo):
+    with suppress(_request.Undo), inert.explain(type(module).__name__):
         tree.write(host, module, values, strict=request.strict, assign=request.assign, rules=request.rules, judge=judge)
         reports[0].notes += _left_on_meta(module, slots) if request.assign else []
         return reports[0]
@@ -90,17 +87,27 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request
     return request.conclude(reports[0], module)
 
 
-def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSource, request: Request) -> LoadReport:
-    """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
-    from statedict import plan, tree
+def _planned(
+    resolved: _sources.ResolvedSource, slots: Mapping[str, Any], host: Host, request: _request.Request
+) -> tuple[Plan, StateDict, _inert.Inert]:
+    """Match the state to the slots: the plan, the values to load, and the entries that are data of unknown classes."""
+    from statedict import plan
 
     from . import _inert
 
-    slots = _sources.given(module)
     planned = plan.match(resolved.state, slots, **request.options)
-    values, inert = _inert.split(
-        planned.execute(resolved.state), slots, request.allowed, host.library, verify=request.verify
-    )
+    values = planned.execute(resolved.state)
+    return planned, *_inert.split(values, slots, request.allowed, host.library, verify=request.verify)
+
+
+def _load_with_own_method(
+    module: Any, host: Host, resolved: _sources.ResolvedSource, request: _request.Request
+) -> LoadReport:
+    """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
+    from statedict import tree
+
+    slots = _sources.given(module)
+    planned, values, inert = _planned(resolved, slots, host, request)
     read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=request.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
@@ -111,7 +118,7 @@ def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSo
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     reports: list[LoadReport] = []
-    with inert.explain(type(module).__name__), suppress(Undo):
+    with suppress(_request.Undo), inert.explain(type(module).__name__):
         try:
             found = _load_by_own_method(module, read, asked)
             loaded = [name for name in read if name not in found[1]]
@@ -127,7 +134,9 @@ def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSo
     return request.conclude(reports[0], module)
 
 
-def _casts(module: Any, host: Host, state: Mapping[str, Any], request: Request) -> tuple[list[Cast], list[str]]:
+def _casts(
+    module: Any, host: Host, state: Mapping[str, Any], request: _request.Request
+) -> tuple[list[Cast], list[str]]:
     """Return the casts of the names that the module has, and an error for each that would lose elements: the module's
     own method reports neither."""
     from statedict import tree
@@ -136,7 +145,7 @@ def _casts(module: Any, host: Host, state: Mapping[str, Any], request: Request) 
 
     def judge(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        raise Undo
+        raise _request.Undo
 
     rules = request.rules
     # Foreign code may accept the state only in the form that the module's own method passes on.
@@ -173,7 +182,9 @@ def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _report(planned: Plan, outcome: Outcome, request: Request, resolved: _sources.ResolvedSource) -> LoadReport:
+def _report(
+    planned: Plan, outcome: Outcome, request: _request.Request, resolved: _sources.ResolvedSource
+) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -191,7 +202,7 @@ def _advise(
     report: LoadReport,
     module: Any,
     resolved: _sources.ResolvedSource,
-    request: Request,
+    request: _request.Request,
     planned: Plan,
     on_meta: int,
 ) -> None:

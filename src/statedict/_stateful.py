@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from statedict.state import Opaque, StateDict, arguments, every, independent
 
-from . import _arrays, _sources
-from ._request import Request, Undo
+from . import _arrays, _request, _sources
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_stateful(
-    obj: Any, source: Any, root: str, request: Request, *, model: Any, dtype: Any, limits: Limits | None
+    obj: Any, source: Any, root: str, request: _request.Request, *, model: Any, dtype: Any, limits: Limits | None
 ) -> LoadReport:
     """Load the state at `root` in a source, completely or not at all; `model` names the parameters of an optimizer."""
     from statedict.plan import LoadReport
@@ -41,12 +40,14 @@ def load_stateful(
         reports.append(report.allowing(missing=request.missing, unexpected=request.unexpected))
         request.require(reports[0])
 
-    with suppress(Undo), _opened(obj, source, root, fits, limits) as state:
+    with suppress(_request.Undo), _opened(obj, source, root, fits, limits) as state:
         _write(obj, state, model, dtype, request, judge)
     return request.conclude(reports[0], obj)
 
 
-def _write(obj: Any, state: Any, model: Any, dtype: Any, request: Request, judge: Callable[[Outcome], None]) -> None:
+def _write(
+    obj: Any, state: Any, model: Any, dtype: Any, request: _request.Request, judge: Callable[[Outcome], None]
+) -> None:
     options: dict[str, Any] = {"strict": request.strict, "verify": request.verify, "judge": judge}
     if _sources.is_torch_optimizer(obj):
         from statedict.torch import write_optimizer

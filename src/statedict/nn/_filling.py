@@ -77,8 +77,7 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
             _check_tie(slots, index, value)
             values[index] = value
         except _MisfitError as misfit:
-            fit.errors.append(str(misfit))
-            fit.failed.add(index)
+            fit.refuse({index: str(misfit)})
     return fit
 
 

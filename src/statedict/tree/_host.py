@@ -156,6 +156,11 @@ class Fit:
     empty: list[str] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
 
+    def refuse(self, problems: Mapping[int, str]) -> None:
+        """Add the error message of each slot that cannot be filled, by index; `act` skips these slots."""
+        self.errors += [problems[index] for index in sorted(problems)]
+        self.failed |= problems.keys()
+
 
 class JointLoad(Protocol):
     """A load that several processes make together, as a context manager: either all of them succeed or none.

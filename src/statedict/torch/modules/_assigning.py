@@ -43,9 +43,7 @@ class Assigning:
         # Tensors are replaced, not written to, so only identical objects are tied.
         objects = list(map(id, slots.current))
         ties = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify)
-        problems = ties | problems
-        self.fit.errors += [problems[index] for index in sorted(problems)]
-        self.fit.failed |= problems.keys()
+        self.fit.refuse(ties | problems)
 
     def _decide(self, index: int) -> None:
         key, current = self.slots.keys[index], self.slots.current[index]

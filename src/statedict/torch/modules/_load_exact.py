@@ -111,12 +111,7 @@ class _Filling:
             torch.utils.swap_tensors(param, swapped_in(param, value, self.slots.assign))  # type: ignore[no-untyped-call]
         elif self.slots.assign:
             module, name = self.slots.places[index]
-            if isinstance(param, Parameter):
-                if isinstance(value, Parameter):
-                    value.requires_grad_(param.requires_grad)
-                else:
-                    value = Parameter(value, requires_grad=param.requires_grad)
-            setattr(module, name, value)
+            setattr(module, name, _in_place_of(param, value))
         else:
             param.copy_(value)
 
@@ -129,9 +124,13 @@ def swapped_in(param: Any, value: Any, assign: bool) -> Any:
             "module_load returned one of self or other, please .detach() "
             "the result if returning one of the inputs in module_load"
         )
-    if isinstance(param, Parameter):
-        if isinstance(new, Parameter):
-            new.requires_grad_(param.requires_grad)
-        else:
-            new = Parameter(new, requires_grad=param.requires_grad)
-    return new
+    return _in_place_of(param, new)
+
+
+def _in_place_of(param: Any, value: Any) -> Any:
+    """The object to register in place of `param`. PyTorch sets the `requires_grad` of a value that is a Parameter."""
+    if not isinstance(param, Parameter):
+        return value
+    if isinstance(value, Parameter):
+        return value.requires_grad_(param.requires_grad)
+    return Parameter(value, requires_grad=param.requires_grad)

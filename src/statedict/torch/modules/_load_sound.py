@@ -84,9 +84,8 @@ class _Copying:
             self.direct = range(len(self.values))
         elif len(self.bulk) < len(slots.keys):
             problems = self._decide_others(list(self.bulk))
-        problems |= contradictions(slots, self.values, self.places, len(self.written), verify=rules.verify)
-        self.fit.errors += [problems[index] for index in sorted(problems)]
-        self.fit.failed |= problems.keys()
+        ties = contradictions(slots, self.values, self.places, len(self.written), verify=rules.verify)
+        self.fit.refuse(ties | problems)
 
     def _ordinary(self) -> Sequence[int]:
         current = self.slots.current

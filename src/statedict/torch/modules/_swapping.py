@@ -34,9 +34,8 @@ class Swapping:
             except MisfitError as misfit:
                 problems[index] = str(misfit)
         objects = list(map(id, slots.current))
-        problems = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify) | problems
-        self.fit.errors += [problems[index] for index in sorted(problems)]
-        self.fit.failed |= problems.keys()
+        ties = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify)
+        self.fit.refuse(ties | problems)
 
     def _decide(self, index: int) -> Any:
         key, param = self.slots.keys[index], self.slots.current[index]
