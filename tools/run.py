@@ -130,7 +130,8 @@ TASKS = {
         "types and a part of the tests for Windows and macOS, as far as that can be done on this system",
         (
             "mypy --platform win32 --cache-dir .mypy_cache/win32 & mypy --platform darwin --cache-dir .mypy_cache/darwin",
-            f"pytest --system=windows {SAVING} & pytest --system=macos {SAVING}",
+            f"pytest -n 2 --system=windows {SAVING}",
+            f"pytest -n 2 --system=macos {SAVING}",
         ),
     ),
     "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),
