@@ -1,8 +1,8 @@
 """Simulated operating systems, under `src/statedict/files/system`: `pytest --system=windows tests/files`.
 
 That package is loaded over modules that lack what the system lacks, so that it makes its own choices. What a system does for
-every program (an open file stays, names differ by more than case) is put under Python's functions themselves. So do the
-programs that a test starts with `tests.forked`; other processes that it starts run on the real system.
+every program (an open file stays, names differ by more than case) is put under Python's functions themselves. The programs
+that a test starts with `tests.forked` run on the simulated system, too; its other processes run on the real one.
 """
 
 from __future__ import annotations
