@@ -1,7 +1,8 @@
 """Run programs in processes that are forked from one that has imported PyTorch, which takes seconds.
 
 `run` and `start` are as `subprocess.run` and `Popen`, for a module (its name), a script (its path) or code (`"-c", text`).
-Tests of what happens while packages are imported need a new interpreter instead. `child` is for those programs.
+The programs run on the simulated system that the tests run on (`pytest --system=windows`). Tests of what happens while
+packages are imported need a new interpreter instead. `child` is for those programs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Every optimizer imports torch._dynamo when it is created.
 IMPORTED = [
+    "tests.systems.inherited",
     *("torch", "torch._dynamo", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"),
     *("statedict.torch", "statedict.training"),
 ]

@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
-from tests import systems
+from tests import forked, systems
 
 from statedict import files
 from statedict.errors import SaveError
@@ -379,3 +379,10 @@ def test_no_descriptor_stays_open(leased):
     with path.open("wb"), ExitStack() as until:
         assert not seam.lease(fd, until)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.only_on("macos", "windows")
+def test_forked_programs_run_on_the_system_of_the_tests():
+    """A program that a test starts with `tests.forked` lacks what the library lacks here (`pytest --system=windows`)."""
+    script = "import os; from statedict.files import system; print([hasattr(system._process.os, n) for n in dir(os)])"
+    assert forked.run("-c", script).stdout == f"{[hasattr(system._process.os, name) for name in dir(os)]}\n"

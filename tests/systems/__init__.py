@@ -1,8 +1,8 @@
 """Simulated operating systems, under `src/statedict/files/system`: `pytest --system=windows tests/files`.
 
 That package is loaded over modules that lack what the system lacks, so that it makes its own choices. What a system does for
-every program (an open file stays, names differ by more than case) is put under Python's functions themselves. Processes that
-a test starts run on the real system.
+every program (an open file stays, names differ by more than case) is put under Python's functions themselves. The programs
+that a test starts with `tests.forked` run on the simulated system, too; its other processes run on the real one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from . import names, sharing
 
 SOURCE = Path(__file__).parents[2] / "src/statedict/files/system/__init__.py"
 NAME = "statedict.files.system"
+# Where processes that are started find the name of the system.
+VARIABLE = "SIMULATED_SYSTEM"
 O_BINARY = 1 << 30
 # F_FULLFSYNC calls on the simulated macOS.
 FULL_FLUSHES: list[int] = []
@@ -105,6 +107,7 @@ def install(name: str) -> None:
     """Run the library on a simulated system from now on."""
     if NAME in sys.modules:
         raise RuntimeError("the system must be chosen before statedict is imported")
+    os.environ[VARIABLE] = name
     if name == "windows":
         sharing.install()
     sys.modules.update(_load(name))

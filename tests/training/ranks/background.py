@@ -164,8 +164,11 @@ def silent(kind, size, directory):
     with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=2)) as manager:
         dist.barrier()
         if dist.get_rank() == 0:
-            with open(f"{directory}-0/store", "ab") as store:
-                store.write(b"\x09\x00\x00\x00half")
+            store = dist.distributed_c10d._get_default_store()
+            while isinstance(store, dist.PrefixStore):
+                store = store.underlying_store
+            with open(store.path, "ab") as file:
+                file.write(b"\x09\x00\x00\x00half")
         dist.barrier()
         told = failures(manager)
     return {"told": told, "steps": list(manager)}

@@ -1,13 +1,13 @@
 """Runs in object stores: what is saved is there, of two writers one wins, and no request that fails loses anything."""
 
 import os
-import subprocess
-import sys
+import signal
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 
 import pytest
+from tests import forked
 from tests.s3 import once
 from tests.training.run_store.faulty import Died, FaultyBucket
 
@@ -531,9 +531,6 @@ def test_faults_of_a_server_are_survived(s3, kind, method, ending):
 
 
 KILLED = """
-import os, sys
-import numpy as np
-sys.path.insert(0, os.getcwd())
 from statedict import CheckpointManager, last
 from tests.training.run_store.test_run_store import Value
 manager = CheckpointManager("s3://bucket/run", keep=last(2), random=False)
@@ -550,7 +547,7 @@ while True:
 
 def killing(process, server, request):
     """A fault that kills the client."""
-    return lambda method, path: process.kill() if len(server.requests) == request else None
+    return lambda method, path: os.kill(process.pid, signal.SIGKILL) if len(server.requests) == request else None
 
 
 @pytest.mark.slow
@@ -561,16 +558,11 @@ def test_killed_at_random_requests_a_run_goes_on(s3):
     drawn = random.Random(5)
     newest = 0
     for _ in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", KILLED],
-            env={**os.environ, **s3.environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = forked.start("-c", KILLED, action="ignore", environment=s3.environment)
         s3.fault = killing(process, s3, len(s3.requests) + drawn.randrange(15, 45))
-        said = [int(line) for line in process.stdout]
-        process.stdout.close()
-        assert process.wait() == -9
+        done = process.wait()
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        said = list(map(int, done.stdout.split()))
         if said:
             assert said[0] in (newest + 1, newest + 2)
             newest = said[-1]
