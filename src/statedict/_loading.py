@@ -7,7 +7,7 @@ module can still be restored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,6 @@ def load_into(
     *,
     into: str | None,
     assign: bool,
-    allow_casts: str | Sequence[str],
     limits: Limits | None,
 ) -> LoadReport:
     """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
@@ -44,7 +43,6 @@ def load_into(
     request = replace(
         request,
         assign=assign,
-        allow_casts=_request.lossy_casts(allow_casts),
         fixed={name: value for name, value in fixed.items() if value is not None},
     )
     with _sources.resolved(source, root, limits) as resolved:

@@ -44,7 +44,9 @@ def test_the_state_dict_that_was_compared_is_named(call, files):
     """If a file has several state dicts and no --root is given, standard error says which one was compared."""
     torch.save({"model": {"a.weight": torch.ones(2)}, "ema": {"a.weight": torch.ones(2)}}, files / "two.pt")
     ended = call("diff", files / "run.pt", files / "two.pt", "--json")
-    lines = [f"statedict: {files / name}: used root 'model', the file also has 'ema'\n" for name in ("run.pt", "two.pt")]
+    lines = [
+        f"statedict: {files / name}: used root 'model', the file also has 'ema'\n" for name in ("run.pt", "two.pt")
+    ]
     assert ended.err == "".join(lines)
     assert json.loads(ended.out)["removed"].keys() == {"a.bias", "step"}
     assert call("diff", files / "run.pt", files / "two.pt", "--root", "model").err == ""
