@@ -45,7 +45,8 @@ def test_the_state_dict_that_was_compared_is_named(call, files):
     torch.save({"model": {"a.weight": torch.ones(2)}, "ema": {"a.weight": torch.ones(2)}}, files / "two.pt")
     ended = call("diff", files / "run.pt", files / "two.pt", "--json")
     lines = [
-        f"statedict: {files / name}: used root 'model', the file also has 'ema'\n" for name in ("run.pt", "two.pt")
+        f"statedict: {files / name}: used root 'model', the checkpoint also has 'ema'\n"
+        for name in ("run.pt", "two.pt")
     ]
     assert ended.err == "".join(lines)
     assert json.loads(ended.out)["removed"].keys() == {"a.bias", "step"}

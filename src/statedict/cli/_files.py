@@ -71,7 +71,7 @@ def state_at(checkpoint: Checkpoint, root: str) -> StateDict:
         path = default_root(checkpoint)
         others = [repr(other) for other in checkpoint.roots if other != path]
         if path is not None and others:
-            note(f"{checkpoint.path}: used root {path!r}, the file also has {few(others)}")
+            note(f"{checkpoint.path}: used root {path!r}, the checkpoint also has {few(others)}")
     return state
 
 

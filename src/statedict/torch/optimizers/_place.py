@@ -7,20 +7,16 @@ if the caller asks for them, and never to a step count, which would stop at 256 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain, count, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import DType, Leaf, ValueRange, cast_kind, rows_of
+from statedict.state import DType, Leaf, rows_of
 from statedict.state import dtype as find_dtype
-from statedict.tree import Cast
 
-from ..modules._fits import read_now
 from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
-from ..tensors._extent import extent
 from ..tensors._kinds import kinds_of
 from ._fit import NUMBERS, known, misfits
 from ._match import Match, SavedEntry
@@ -64,7 +60,7 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
 def place_all(
     optimizer: torch.optim.Optimizer, found: Match, groups: Sequence[Mapping[str, Any]], dtype: torch.dtype | str | None
 ) -> list[StatePlacement]:
-    """Decide for all pairs where the state is placed; `casts_of` lists the casts that follow from it.
+    """Decide for all pairs where the state is placed; the casts that follow from it are judged later.
 
     Pairs whose state does not fit become errors. If there are errors already, such as the options of another optimizer,
     those of individual parameters would be consequences, so they are not reported.
@@ -77,7 +73,7 @@ def place_all(
         if form not in decided:
             group = groups[slot.group]
             there = _place(optimizer, slot, group, dtype)
-            there = there._replace(as_read=bool(forms) and not any(_changes(entry.state, there)))
+            there = there._replace(as_read=bool(forms) and not any(changes(entry.state, there)))
             decided[form] = misfits(optimizer, slot, entry.state, group) if check else [], there
         problems, there = decided[form]
         if problems:
@@ -138,23 +134,7 @@ class Made:
         return self
 
 
-def casts_of(label: str, value: Any, place: StatePlacement, *, verify: bool) -> list[Cast]:
-    """List the casts that `placed` will make of a parameter's state.
-
-    A tensor is read if only its elements show whether they are in the range of the new dtype.
-    """
-    found = []
-    for key, tensor, ours, wanted in () if place.as_read else _changes(value, place):
-        kind = cast_kind(ours, wanted, partial(_extent, tensor, verify=verify)) or "rounding"
-        found.append(Cast(f"{label}.{key}", ours.name, wanted.name, kind))
-    return found
-
-
-def _extent(tensor: torch.Tensor | Leaf, *, verify: bool) -> ValueRange:
-    return extent(read_now(tensor, verify=verify))
-
-
-def _changes(value: Any, place: StatePlacement) -> Iterator[tuple[Any, torch.Tensor | Leaf, DType, DType]]:
+def changes(value: Any, place: StatePlacement) -> Iterator[tuple[Any, torch.Tensor | Leaf, DType, DType]]:
     """Yield the tensors of a state that will be cast, each with its key and both dtypes; reads nothing."""
     for key, tensor in _tensors(value, None):
         dtype = dtype_of(tensor)

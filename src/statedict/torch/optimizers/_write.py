@@ -19,10 +19,11 @@ from statedict.tree import SOUND, Judge, Outcome, Rules, lossy, refuse
 
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
+from ._casts import cast_all
 from ._exact import Group, packed, parameter_numbers
 from ._fit import IMPLEMENTATION, known, needed
 from ._match import Match, is_state, match, parse
-from ._place import StatePlacement, Wanted, casts_of, floating, place_all, placed
+from ._place import StatePlacement, Wanted, floating, place_all, placed
 from ._read import overridden, slots
 from ._rollback import unchanged_on_error
 from ._sharded_state import ShardedState
@@ -148,13 +149,13 @@ def _group(group: Group, saved: Group | None) -> Group:
 
 def _judge_casts(found: Match, sharded: ShardedState, places: Sequence[StatePlacement], rules: Rules) -> None:
     """Add the casts to the outcome, and an error for each that the rules refuse."""
-    outcome, unfit = found.outcome, set()
-    for (slot, _), state, place in zip(found.pairs, sharded.states, places):
-        casts = casts_of(slot.label, state, place, verify=rules.verify)
-        outcome.casts += casts
-        if refused := [lossy(cast) for cast in casts if cast.kind in rules.refused]:
-            outcome.errors += refused
-            unfit.add(slot.label)
+    outcome, labels = found.outcome, [slot.label for slot, _ in found.pairs]
+    unfit = set()
+    for label, cast in cast_all(labels, sharded.states, places, verify=rules.verify):
+        outcome.casts.append(cast)
+        if cast.kind in rules.refused:
+            outcome.errors.append(lossy(cast))
+            unfit.add(label)
     outcome.casts += sharded.casts
     if unfit:
         outcome.loaded = [name for name in outcome.loaded if name not in unfit]
