@@ -254,7 +254,7 @@ def load_state_dict(
         rename: a KeyMap, rules as text (`"transformer.h.{i}.{*p} -> layers.{i}.{*p}"`), a mapping, or a function.
         allow_missing, allow_unexpected: patterns for names that may be missing, or unexpected.
         allow_casts: kinds of lossy cast to allow: `"truncation"` (floating point to integer), `"imaginary"` (complex to
-            real), `"overflow"` (finite to infinite).
+            real), `"overflow"` (finite to infinite; the only one that can happen to the state of an optimizer).
         mismatched: what to do with a tensor of a different shape: `"error"`, `"skip"`, `"slice"` (load what fits),
             `"interpolate"` (position embeddings), `"channels"` (input channels of a convolution), a function, or a mapping
             from pattern to one of these.
@@ -296,19 +296,16 @@ def load_state_dict(
         )
         options = {"include": include, "exclude": exclude, "rename": rename, "device": device}
         request = _request.Request(
-            strict, *allowed, dry_run, verify, together=together,
+            strict, *allowed, dry_run, verify, allow_casts=_request.lossy_casts(allow_casts), together=together,
             options=options | {"mismatched": mismatched, "dtype": dtype},
         )  # fmt: skip
         if _sources.host_of(obj) is None:
             changed = not (isinstance(mismatched, str) and mismatched == "error")
-            _request.refuse_options(
-                obj, assign=assign, into=into, **options, allow_casts=allow_casts, mismatched=changed
-            )
+            others = () if _sources.is_torch_optimizer(obj) else allow_casts
+            _request.refuse_options(obj, assign=assign, into=into, **options, allow_casts=others, mismatched=changed)
             return _stateful.load_stateful(obj, source, root, request, model=model, dtype=dtype, limits=limits)
         _request.refuse_options(obj, model=model is not None)
-        return _loading.load_into(
-            obj, source, root, request, into=into, assign=assign, allow_casts=allow_casts, limits=limits
-        )
+        return _loading.load_into(obj, source, root, request, into=into, assign=assign, limits=limits)
 
 
 @overload

@@ -7,19 +7,19 @@ module can still be restored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from statedict.errors import LoadError
+from statedict.errors import LoadError, MapError, StateDictError
 from statedict.state import few, raw_values
 
 from . import _arrays, _request, _sources
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
-    from statedict.plan import LoadReport, Plan, Proposal
+    from statedict.plan import LoadReport, Plan, Proposal, Suggestion
     from statedict.state import StateDict
     from statedict.tree import Cast, Host, Outcome
 
@@ -34,7 +34,6 @@ def load_into(
     *,
     into: str | None,
     assign: bool,
-    allow_casts: str | Sequence[str],
     limits: Limits | None,
 ) -> LoadReport:
     """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
@@ -44,7 +43,6 @@ def load_into(
     request = replace(
         request,
         assign=assign,
-        allow_casts=_request.lossy_casts(allow_casts),
         fixed={name: value for name, value in fixed.items() if value is not None},
     )
     with _sources.resolved(source, root, limits) as resolved:
@@ -210,9 +208,15 @@ def _advise(
 
     `on_meta`: the number of missing parameters that are in the source, but have no memory to load into.
     """
-    from statedict.plan import Suggestion, call_text, tensor_info
+    from statedict.plan import tensor_info
 
     trial, fixed = replace(request, dry_run=True, fixed=None), request.fixed or {}
+    if any(getattr(value, "is_meta", False) for value in planned.slots.values()):
+        # Tensors without memory can only be replaced.
+        trial, fixed = replace(trial, assign=True), {**fixed, "assign": True}
+        if on_meta and load_module(module, resolved, trial).ok:
+            report.suggestions = _replacing(report, fixed, on_meta)
+            return
 
     def works(arguments: Mapping[str, Any]) -> bool:
         options = {name: value for name, value in arguments.items() if name not in fixed}
@@ -228,14 +232,26 @@ def _advise(
         except Exception:  # noqa: BLE001  # hooks may raise anything, which must not hide why the load was refused
             return False
 
+    known = [] if "into" in fixed else _known(module)
+    for proposal in known:
+        if report.missing and report.unexpected and (reason := _inapplicable(proposal, planned)):
+            report.notes.append(reason)
+            report.suggestions = []  # they would be guesses
+            return
     roots = {path: tensor_info(raw_values(state)) for path, state in resolved.others.items()}
-    report.advise(works, fixed, roots, [] if "into" in fixed else _known(module))
-    if on_meta and load_module(module, resolved, replace(trial, assign=True)).ok:
-        text = (
-            f"{on_meta:,} of {len(report.missing):,} missing names are in the source, but the model's tensors are on the "
-            "meta device, without memory (or call model.to_empty(device=…) first)"
-        )
-        report.suggestions.insert(0, Suggestion(text, call_text({**fixed, "assign": True}), on_meta))
+    report.advise(works, fixed, roots, known)
+
+
+def _replacing(report: LoadReport, fixed: Mapping[str, Any], on_meta: int) -> list[Suggestion]:
+    """Suggest to replace the tensors of a model that is on the meta device."""
+    from statedict.plan import Suggestion, call_text
+
+    text = (
+        f"{on_meta:,} of {len(report.missing):,} missing names are in the source, but the model's tensors are on the "
+        "meta device, without memory (or call model.to_empty(device=…) first)"
+    )
+    arguments = replace(report.attempt, fixed=fixed).needed({}) if report.attempt is not None else fixed
+    return [Suggestion(text, call_text(arguments), on_meta)]
 
 
 def _known(module: Any) -> list[Proposal]:
@@ -250,3 +266,16 @@ def _known(module: Any) -> list[Proposal]:
     except Exception:  # noqa: BLE001  # another version of transformers must not hide why the load was refused
         return []
     return [Proposal("transformers converts its files when it loads them; this does the same", {"rename": names})]
+
+
+def _inapplicable(known: Proposal, planned: Plan) -> str | None:
+    """Return why a conversion cannot be applied, although it is for these names; None if it can."""
+    from statedict.plan import match
+
+    try:
+        match(planned.given, planned.slots, **known.arguments)
+    except MapError as error:
+        return error.reason
+    except StateDictError:
+        pass
+    return None

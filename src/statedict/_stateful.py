@@ -48,15 +48,15 @@ def load_stateful(
 def _write(
     obj: Any, state: Any, model: Any, dtype: Any, request: _request.Request, judge: Callable[[Outcome], None]
 ) -> None:
-    options: dict[str, Any] = {"strict": request.strict, "verify": request.verify, "judge": judge}
+    options: dict[str, Any] = {"strict": request.strict, "judge": judge}
     if _sources.is_torch_optimizer(obj):
         from statedict.torch import write_optimizer
 
-        write_optimizer(obj, state, model=model, dtype=dtype, together=request.together, **options)
+        write_optimizer(obj, state, model=model, dtype=dtype, rules=request.rules, **options)
     elif sys.modules.get("torch"):
         from statedict.torch import write_stateful
 
-        write_stateful(obj, state, **options)
+        write_stateful(obj, state, verify=request.verify, **options)
     else:
         from statedict.tree import Outcome
 

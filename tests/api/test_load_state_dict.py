@@ -430,6 +430,12 @@ def test_a_model_on_meta_is_told_of():
     ) as error:
         statedict.load_state_dict(empty, nn.Linear(4, 2))
     assert error.value.report.suggestions[0].call == "load_state_dict(model, source, assign=True)"
+    renamed = {f"x.{name}": value for name, value in nn.Linear(4, 2).state_dict().items()}
+    call = 'load_state_dict(model, source, assign=True, rename="x.{*p} -> {*p}")'
+    for options in ({}, {"rename": "x.{*p} -> {*p}"}):
+        with pytest.raises(LoadError, match=r"; 0 tensors would fit\n") as error:
+            statedict.load_state_dict(empty, renamed, **options)
+        assert [one.call for one in error.value.report.suggestions] == [call]
 
 
 def test_buffers_that_stay_on_meta_are_named():

@@ -149,7 +149,6 @@ OPTIONS = [
     {"assign": True},
     {"mismatched": "skip"},
     {"device": "cpu"},
-    {"allow_casts": ["overflow"]},
 ]
 
 

@@ -40,6 +40,20 @@ def test_differences(call, files):
     assert "1 added" in text.out
 
 
+def test_the_state_dict_that_was_compared_is_named(call, files):
+    """If a file has several state dicts and no --root is given, standard error says which one was compared."""
+    torch.save({"model": {"a.weight": torch.ones(2)}, "ema": {"a.weight": torch.ones(2)}}, files / "two.pt")
+    ended = call("diff", files / "run.pt", files / "two.pt", "--json")
+    lines = [
+        f"statedict: {files / name}: used root 'model', the checkpoint also has 'ema'\n"
+        for name in ("run.pt", "two.pt")
+    ]
+    assert ended.err == "".join(lines)
+    assert json.loads(ended.out)["removed"].keys() == {"a.bias", "step"}
+    assert call("diff", files / "run.pt", files / "two.pt", "--root", "model").err == ""
+    assert call("match", files / "two.pt", files / "run.pt").err == "".join(reversed(lines))
+
+
 def test_some_names(call, files):
     """--include and --exclude limit what is compared."""
     same = ["diff", files / "same.safetensors", files / "changed.pt"]

@@ -1,5 +1,6 @@
 """The conversions of transformers as a KeyMap, against `from_pretrained`, with folders that `save_pretrained` wrote."""
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -87,9 +88,9 @@ def test_the_rules_for_a_file_are_a_plain_key_map(tmp_path):
 
 def conversion(monkeypatch, wanted, *transforms):
     """The map that these rules of transformers make for a model with these shapes."""
+    model = transformers.BertModel(transformers.BertConfig(**SIZES, vocab_size=4))  # imports parts of transformers
     table = SimpleNamespace(get_model_conversion_mapping=lambda model: list(transforms))
     monkeypatch.setitem(__import__("sys").modules, "transformers.conversion_mapping", table)
-    model = transformers.BertModel(transformers.BertConfig(**SIZES, vocab_size=4))
     monkeypatch.setattr(model, "state_dict", lambda: {name: torch.zeros(shape) for name, shape in wanted.items()})
     return maps.conversion(model)
 
@@ -136,6 +137,19 @@ def test_what_only_transformers_can_do(monkeypatch):
         MapError, match=r"transformers converts tensors to 'c' by PermuteForRope; use its from_pretrained"
     ):
         made.rename({"a": A})
+
+
+def test_an_error_says_what_only_transformers_can_do(monkeypatch, tmp_path):
+    """If its conversion needs the model's code, the error of a plain load says so, and does not suggest to load a part."""
+    model = MODELS["experts, renamed"]()
+    model.save_pretrained(tmp_path)
+    names = ["block_sparse_moe.experts.*.w1.weight"], ["mlp.experts.gate_up_proj"]
+    change = loading.WeightConverter(*names, [loading.PermuteForRope()])
+    table = import_module("transformers.conversion_mapping")
+    monkeypatch.setattr(table, "get_model_conversion_mapping", lambda model: [change])
+    with pytest.raises(LoadError, match="PermuteForRope; use its from_pretrained") as refused:
+        statedict.load_state_dict(model, tmp_path)
+    assert refused.value.report.suggestions == []
 
 
 def test_tensors_that_the_rules_do_not_expect(tmp_path):

@@ -10,7 +10,7 @@ import click
 import statedict
 
 from ._command import Argument
-from ._files import chosen, opened, tell
+from ._files import chosen, opened, state_at, tell
 from ._options import AsJson, Exclude, File, Include, SecondRoot, SharedRoot
 
 
@@ -36,7 +36,7 @@ def diff(
         statedict diff model.pt model.safetensors --exclude '*.num_batches_tracked'
     """
     with opened(first) as one, opened(second) as other:
-        states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
+        states = [state_at(one, root), state_at(other, root if second_root is None else second_root)]
         found = statedict.diff(*chosen(states, include, exclude))
     if as_json:
         tell(json.dumps({"schema": 1, **found.to_dict()}))

@@ -20,7 +20,7 @@ import click
 
 import statedict
 from statedict.files import is_url
-from statedict.state import StateDict, matcher
+from statedict.state import StateDict, few, matcher
 
 from ..errors import RootError, printable
 from ._options import in_options
@@ -62,6 +62,17 @@ def default_root(checkpoint: Checkpoint) -> str | None:
         taken = checkpoint.state_dict()
         return next((path for path, state in checkpoint.roots.items() if state is taken), None)
     return None
+
+
+def state_at(checkpoint: Checkpoint, root: str) -> StateDict:
+    """Return the state dict at a path; say on standard error which one `auto` stands for if there are several."""
+    state = checkpoint.state_dict(root)
+    if root == "auto":
+        path = default_root(checkpoint)
+        others = [repr(other) for other in checkpoint.roots if other != path]
+        if path is not None and others:
+            note(f"{checkpoint.path}: used root {path!r}, the checkpoint also has {few(others)}")
+    return state
 
 
 def tell(text: str, *, err: bool = False) -> None:

@@ -23,7 +23,7 @@ from statedict.report import Fact
 
 from ._command import Argument, Option
 from ._complete import policies
-from ._files import keep_inputs, opened, tell
+from ._files import keep_inputs, opened, state_at, tell
 from ._key_map import Inverse, Map, Param, key_map
 from ._options import AsJson, Exclude, File, Include, Rename, Root, as_bad_parameter, in_options, option
 
@@ -107,7 +107,7 @@ def match(
     options: dict[str, Any] = {"include": include or None, "exclude": exclude or None, "rename": names}
     options["mismatched"] = _policies(mismatched)
     with opened(file) as source:
-        given = source.state_dict(root)
+        given = state_at(source, root)
         target = _target(model, keys, keys_root)
         if into:
             target = target.sub(into)
@@ -130,7 +130,7 @@ def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
         state: StateDict = statedict.state_dict(_made(str(model)))
         return state
     with opened(keys) as checkpoint:
-        return checkpoint.state_dict(keys_root)
+        return state_at(checkpoint, keys_root)
 
 
 def _policies(given: Sequence[str]) -> str | dict[str, str]:

@@ -72,7 +72,7 @@ def merge(
 
         statedict merge base.safetensors adapter/ --method lora -o merged.safetensors
 
-        statedict merge tuned.safetensors --method extract_lora --base base.safetensors --rank 16 -o adapter/
+        statedict merge tuned.safetensors --method extract_lora --base base.safetensors --rank 16 -o extracted/
     """
     keep_inputs(output, *files, base, option="--output")
     with ExitStack() as stack:

@@ -203,6 +203,18 @@ def test_a_sub_module_is_suggested():
     assert "into='backbone'" in report(network(), network("backbone.")).suggestions[0].call
 
 
+def test_most_of_the_model_is_not_left_out_silently():
+    """A suggestion says if it would not load most of the model; if the source has other tensors instead, there is none."""
+    names = [f"layers.{n}.w" for n in range(6)]
+    source = dict.fromkeys(names[:2], np.zeros(2))
+    target = {**source, **{f"decoder.{n}": np.zeros(2) for n in range(4)}}
+    (some,) = report(source, target).suggestions
+    assert some.text == "If this is expected (4 of 6 tensors would not be loaded)"
+    assert "allow_missing='decoder'" in some.call
+    other = source | {f"dec.{n}": np.zeros(3) for n in range(4)}
+    assert not any("allow_missing" in one.call for one in report(other, target).suggestions)
+
+
 def test_one_name_of_tied_parameters_is_enough():
     """What is tied to a parameter that is loaded is neither allowed to be missing nor counted as lost."""
     weight = np.zeros((10, 4))

@@ -240,15 +240,17 @@ def refused(folder, made):
         at = raw.find(stored)
         raw[at : at + len(stored)] = bytes(len(stored))
     damaged.write_bytes(raw)
+    large = copy.deepcopy(plain.state_dict())
+    large["state"][0]["exp_avg"][0, 0] = 1e6  # an element of rank 0
     told = []
-    for source in (wide, absent, damaged, "hook"):
+    for source in (wide, absent, damaged, "hook", large):
         handle = None
         if source == "hook":
             source = paths[0]
             if dist.get_rank() == 1:
                 handle = optimizer.register_load_state_dict_post_hook(lambda optimizer: 1 / 0)
         try:
-            statedict.load_state_dict(optimizer, source, model=model)
+            statedict.load_state_dict(optimizer, source, model=model, dtype="float16" if source is large else None)
         except (StateDictError, OSError, ZeroDivisionError) as error:
             told.append(f"{type(error).__name__}: {error}")
         if handle:

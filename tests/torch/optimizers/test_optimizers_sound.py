@@ -3,6 +3,7 @@
 import copy
 import re
 from collections import namedtuple
+from dataclasses import replace
 from itertools import chain, pairwise, product
 
 import pytest
@@ -16,6 +17,7 @@ from statedict.errors import ChecksumError, LoadError, SaveError
 from statedict.state import Leaf, Opaque, Storage, contiguous, dtype, leaf_of, map_tree
 from statedict.torch.optimizers._read import read_optimizer
 from statedict.torch.optimizers._write import write_optimizer
+from statedict.tree import SOUND
 
 
 def model_of(*widths):
@@ -573,6 +575,31 @@ def test_pytorchs_classes_get_the_dtype_of_their_parameters(parameters, moments)
     assert dtypes() == {"torch.float64"}
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_elements_that_would_become_infinite_are_refused(tmp_path, from_file):
+    """A moment too large for the parameter's dtype is an error, unless "overflow" is allowed; PyTorch makes it inf."""
+    model = model_of(2, 2)
+    saved = trained(model).state_dict()
+    saved["state"][0]["exp_avg_sq"][0, 0] = 1e6
+    half = model_of(2, 2).half()
+    optimizer = torch.optim.Adam(half.parameters())
+    if from_file:
+        torch.save(saved, tmp_path / "optimizer.pt")
+    source = tmp_path / "optimizer.pt" if from_file else saved
+    text = r'"0.weight.exp_avg_sq": casting float32 from the checkpoint to float16 of the model would lose values \(overflow'
+    with pytest.raises(LoadError, match=text) as refused:
+        statedict.load_state_dict(optimizer, source, model=half)
+    assert "0.weight" not in refused.value.report.loaded
+    assert not optimizer.state
+    report = statedict.load_state_dict(optimizer, source, model=half, allow_casts="overflow")
+    kinds = {cast.name: cast.kind for cast in report.cast}
+    assert (kinds.pop("0.weight.exp_avg_sq"), set(kinds.values())) == ("overflow", {"rounding"})
+    stock = torch.optim.Adam(half.parameters())
+    stock.load_state_dict(saved)
+    assert bits(optimizer.state_dict()["state"]) == bits(stock.state_dict()["state"])
+    assert torch.isinf(optimizer.state[half[0].weight]["exp_avg_sq"]).sum() == 1
+
+
 def test_other_classes_keep_their_own_dtypes():
     """A class that is not PyTorch's may keep float32 copies or 8-bit moments of small parameters: nothing is cast."""
     model, other = (model_of(2, 2).bfloat16() for _ in range(2))
@@ -732,7 +759,7 @@ def test_checksums_are_settled_before_anything_changes():
     with pytest.raises(ChecksumError):
         write_optimizer(optimizer, saved)
     assert (optimizer.param_groups[0]["lr"], dict(optimizer.state)) == (0.1, {})
-    write_optimizer(optimizer, saved, verify=False)
+    write_optimizer(optimizer, saved, rules=replace(SOUND, verify=False))
     assert optimizer.state[parameter]["momentum_buffer"].tolist() == [0.0, 0.0]
 
 

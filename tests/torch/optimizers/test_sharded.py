@@ -57,14 +57,16 @@ def test_the_state_of_ranks_goes_back_into_one_process(told):
 
 
 def test_a_load_that_fails_on_one_rank_changes_none(told):
-    """A shape that does not fit, a file that is absent or damaged on one rank, a hook that raises there: all are told."""
+    """A shape that does not fit, a file that is absent or damaged on one rank, a hook that raises there, an element that
+    would become infinite on one rank: all are told."""
     first, second, *_ = told[0]["refused"]
     assert all(answer["same"] for answer in told[0]["refused"])
     for answer in (first, second):
         assert "up.weight: its 'exp_avg' must have shape [16, 8]" in answer["told"][0]
     kinds = [[text.partition(":")[0] for text in answer["told"][1:]] for answer in (first, second)]
-    assert kinds[0] == ["RankError", "ChecksumError", "RankError"]
-    assert kinds[1] == ["FileNotFoundError", "ChecksumError", "ZeroDivisionError"]
+    assert kinds[0] == ["RankError", "ChecksumError", "RankError", "LoadError"]
+    assert kinds[1] == ["FileNotFoundError", "ChecksumError", "ZeroDivisionError", "RankError"]
+    assert '"up.weight.exp_avg": casting float32 from the checkpoint to float16' in first["told"][4]
     assert all("rank 1 failed" in first["told"][number] for number in (1, 3))
 
 

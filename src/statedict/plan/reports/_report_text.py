@@ -63,6 +63,7 @@ def _details(report: LoadReport) -> dict[str, int]:
     lossy = len({one.name for one in report.cast if one.kind != "widening"})
     words = ("adapted", "renamed", "tied", "skipped", "excluded", "allowed")
     counts = {word: len(getattr(report, word)) for word in words}
+    counts["renamed"] = len(set(report.renamed.values()).intersection(report.loaded))
     counts |= {"cast": len({one.name for one in report.cast}) - lossy, "cast with loss of precision": lossy}
     return {word: count for word, count in counts.items() if count}
 

@@ -188,9 +188,13 @@ def _included(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -
 
 
 def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Proposal | None:
-    """Propose to allow the missing and unexpected names."""
+    """Propose to allow the missing and unexpected names.
+
+    Says so if most of the model would not be loaded; if the source has other tensors, they belong there under other names.
+    """
     missing, unexpected = now
-    if now.errors or now.mismatched:
+    mostly = len(missing) > len(now.loaded)
+    if now.errors or now.mismatched or (mostly and unexpected):
         return None
     if missing and unexpected and notes_on_parts(missing, unexpected, parts_of(unexpected), parts_of(missing)):
         return None
@@ -201,7 +205,8 @@ def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) ->
             return None
         if patterns:
             options[argument] = patterns[0] if len(patterns) == 1 else patterns
-    return Proposal("if the rest is expected" if arguments else "If this is expected", options)
+    share = f" ({len(missing):,} of {len(missing) + len(now.loaded):,} tensors would not be loaded)" if mostly else ""
+    return Proposal(f"if {'the rest' if arguments else 'this'} is expected{share}", options)
 
 
 def _unloaded(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:

@@ -151,13 +151,13 @@ class Arrivals:
 
     def _steps(self) -> Iterator[_Step]:
         """Return the steps that may fail after they have overwritten tensors."""
-        for group in _grouped(self._straight, GROUP):
+        for group in grouped(self._straight, GROUP):
             yield _Step([tensor for tensor, _ in group], partial(_read_straight, group))
         for tensor, leaf in self._poured:
             yield _Step([tensor], partial(pour, tensor, leaf))
         if self._sent:
             yield _Step([tensor for tensor, _ in self._sent], partial(_send, self._sent))
-        for batch in _grouped(self._others, BUFFER):
+        for batch in grouped(self._others, BUFFER):
             yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
 
     def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
@@ -274,7 +274,7 @@ def _is_run(tensor: Any, leaf: Leaf) -> bool:
     )
 
 
-def _grouped(arrivals: Sequence[Any], most: int) -> Iterator[list[Any]]:
+def grouped(arrivals: Sequence[Any], most: int) -> Iterator[list[Any]]:
     """Return the arrivals in groups of at most `most` bytes of storages, or of one arrival that is larger."""
     group: list[Any] = []
     size = 0

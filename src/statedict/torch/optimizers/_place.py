@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import DType, Leaf, cast_kind, rows_of
+from statedict.state import DType, Leaf, rows_of
 from statedict.state import dtype as find_dtype
-from statedict.tree import Cast
 
 from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
 from ..tensors._kinds import kinds_of
@@ -61,7 +60,7 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
 def place_all(
     optimizer: torch.optim.Optimizer, found: Match, groups: Sequence[Mapping[str, Any]], dtype: torch.dtype | str | None
 ) -> list[StatePlacement]:
-    """Decide for all pairs where the state is placed, and add the casts to the outcome.
+    """Decide for all pairs where the state is placed; the casts that follow from it are judged later.
 
     Pairs whose state does not fit become errors. If there are errors already, such as the options of another optimizer,
     those of individual parameters would be consequences, so they are not reported.
@@ -69,22 +68,20 @@ def place_all(
     outcome, pairs, found.pairs = found.outcome, found.pairs, []
     check, places = not outcome.errors, []
     forms = _forms(optimizer, pairs)
-    decided: dict[Hashable, tuple[list[str], StatePlacement, list[Cast]]] = {}
+    decided: dict[Hashable, tuple[list[str], StatePlacement]] = {}
     for form, (slot, entry) in zip(forms or count(), pairs):
         if form not in decided:
             group = groups[slot.group]
             there = _place(optimizer, slot, group, dtype)
-            changes = _casts(entry.state, there)
-            there = there._replace(as_read=bool(forms) and not changes)
-            decided[form] = misfits(optimizer, slot, entry.state, group) if check else [], there, changes
-        problems, there, changes = decided[form]
+            there = there._replace(as_read=bool(forms) and not any(changes(entry.state, there)))
+            decided[form] = misfits(optimizer, slot, entry.state, group) if check else [], there
+        problems, there = decided[form]
         if problems:
             outcome.errors += [f"{slot.label}: {problem}" for problem in problems]
             continue
         found.pairs.append((slot, entry))
         places.append(there)
         outcome.loaded.append(slot.label)
-        outcome.casts += [cast._replace(name=f"{slot.label}.{cast.name}") for cast in changes]
     return places
 
 
@@ -137,16 +134,13 @@ class Made:
         return self
 
 
-def _casts(value: Any, place: StatePlacement) -> list[Cast]:
-    """List the casts that `placed` will make, by the keys of the state; reads nothing."""
-    found = []
+def changes(value: Any, place: StatePlacement) -> Iterator[tuple[Any, torch.Tensor | Leaf, DType, DType]]:
+    """Yield the tensors of a state that will be cast, each with its key and both dtypes; reads nothing."""
     for key, tensor in _tensors(value, None):
         dtype = dtype_of(tensor)
         new = target(dtype, key, place) if dtype else None
         if dtype and new and new is not dtype:
-            ours, wanted = DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[new]
-            found.append(Cast(str(key), ours.name, wanted.name, cast_kind(ours, wanted) or "rounding"))
-    return found
+            yield key, tensor, DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[new]
 
 
 def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:

@@ -7,6 +7,7 @@ of the whole tensor, and each rank reads only the bytes that it keeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, cast
@@ -15,7 +16,7 @@ import torch
 
 from statedict.errors import PartError
 from statedict.state import Leaf, Parts, leaf_of, map_tree, raw_values
-from statedict.tree import JointLoad, Rules, Slots
+from statedict.tree import Cast, JointLoad, Rules, Slots
 
 from ..modules._load_sound import fit_sound
 from ..snapshots._copy_tree import values_of
@@ -38,6 +39,7 @@ class ShardedState:
     Attributes:
         states: the states of the parameters, in which a DTensor is wrapped in Made.
         errors: messages about tensors that cannot be loaded.
+        casts: the casts of elements of DTensors.
         fill: reads the elements of the DTensors.
     """
 
@@ -46,11 +48,10 @@ class ShardedState:
         optimizer: torch.optim.Optimizer,
         pairs: Sequence[tuple[Slot, SavedEntry]],
         places: Sequence[StatePlacement],
-        *,
-        verify: bool,
-        together: JointLoad | None,
+        rules: Rules,
     ) -> None:
         self.errors: list[str] = []
+        self.casts: list[Cast] = []
         self.fill: Callable[[], object] = list
         self._slots = Slots()
         self.states = [entry.state for _, entry in pairs]
@@ -58,9 +59,10 @@ class ShardedState:
             return
         self.states = [self._state(optimizer, slot, place, entry.state) for (slot, entry), place in zip(pairs, places)]
         if self._slots.keys:
-            joint = None if together is None else cast("JointLoad", _WithoutVote(together))
-            fit = fit_sound(self._slots, Rules(sound=True, refused=frozenset(), verify=verify, together=joint))
+            joint = None if rules.together is None else cast("JointLoad", _WithoutVote(rules.together))
+            fit = fit_sound(self._slots, replace(rules, together=joint))
             self.errors += fit.errors
+            self.casts += fit.casts
             self.fill = fit.act
 
     def _state(self, optimizer: torch.optim.Optimizer, slot: Slot, place: StatePlacement, state: Any) -> Any:

@@ -15,13 +15,14 @@ import torch
 
 from statedict.errors import LoadError
 from statedict.state import collector_paused, leaf_of, library_of, map_tree, one_of_each_type, raw_values
-from statedict.tree import JointLoad, Judge, Outcome, refuse
+from statedict.tree import SOUND, Judge, Outcome, Rules, lossy, refuse
 
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
+from ._casts import cast_all
 from ._exact import Group, packed, parameter_numbers
 from ._fit import IMPLEMENTATION, known, needed
-from ._match import is_state, match, parse
+from ._match import Match, is_state, match, parse
 from ._place import StatePlacement, Wanted, floating, place_all, placed
 from ._read import overridden, slots
 from ._rollback import unchanged_on_error
@@ -35,9 +36,8 @@ def write_optimizer(
     model: torch.nn.Module | None = None,
     strict: bool = True,
     dtype: Wanted = None,
-    verify: bool = True,
+    rules: Rules = SOUND,
     judge: Judge | None = None,
-    together: JointLoad | None = None,
 ) -> Outcome:
     """Load `state` (from `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
 
@@ -48,17 +48,18 @@ def write_optimizer(
 
     Tensors are copied to their parameters' devices, in the dtypes of the optimizer's own state: for PyTorch's classes, the
     parameter's dtype, which most of them need; for other classes, the dtypes of the current state, or else the saved ones (a
-    class may use 8 bits, or float32). Every cast is listed in the Outcome. `dtype` (a torch dtype, its name, or
-    `"parameter"`) casts the floating-point tensors of any class. Step counts and other numbers keep their dtype. Tensors in
-    a file are read after everything else is decided; `verify=False` skips their checksums. Arrays of other libraries, such
-    as those of an optimizer of `statedict.nn`, become tensors.
+    class may use 8 bits, or float32). Every cast is listed in the Outcome; one that makes a finite element infinite is an
+    error, unless the rules allow `"overflow"`. `dtype` (a torch dtype, its name, or `"parameter"`) casts the floating-point
+    tensors of any class. Step counts and other numbers keep their dtype. Tensors in a file are read after everything else
+    is decided, unless their elements decide; `rules.verify` says whether their checksums are verified. Arrays of other
+    libraries, such as those of an optimizer of `statedict.nn`, become tensors.
 
     `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to load what
     fits. Without a judge, LoadError (a RuntimeError) is raised for any error. If anything raises, including hooks (which
     run as in PyTorch) and a class's own loader, the optimizer is restored.
 
     The state of a sharded parameter (a DTensor) is sharded like it, and each rank reads its own elements; state of another
-    shape is replicated. `together`: the joint load of all ranks, which agree when everything is loaded.
+    shape is replicated. `rules.together`: the joint load of all ranks, which agree when everything is loaded.
 
     >>> one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     >>> write_optimizer(torch.optim.SGD([other], lr=0.1), torch.optim.SGD([one], lr=0.5).state_dict()).errors
@@ -66,17 +67,18 @@ def write_optimizer(
     """
     wanted = floating(dtype)
     with collector_paused(), unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
-        saved = parse(_after_hooks(optimizer, _with_leaves(optimizer, state), verify))
+        saved = parse(_after_hooks(optimizer, _with_leaves(optimizer, state), rules.verify))
         found = match(optimizer, slots(optimizer, model), saved, strict=strict)
         groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]
         places = place_all(optimizer, found, groups, wanted)
-        sharded = ShardedState(optimizer, found.pairs, places, verify=verify, together=together)
+        sharded = ShardedState(optimizer, found.pairs, places, rules)
         found.outcome.errors += sharded.errors
+        _judge_casts(found, sharded, places, rules)
         (judge or refuse(type(optimizer).__name__))(found.outcome)
         placed_at = [(slot.parameter, place) for (slot, _), place in zip(found.pairs, places)]
-        _write(optimizer, groups, sharded, placed_at, saved.others, verify)
-        if together is not None:
-            together.agree()
+        _write(optimizer, groups, sharded, placed_at, saved.others, rules.verify)
+        if rules.together is not None:
+            rules.together.agree()
     return found.outcome
 
 
@@ -143,6 +145,20 @@ def _group(group: Group, saved: Group | None) -> Group:
     kept: Group = {key: group[key] for key in group if key in IMPLEMENTATION and key not in saved}
     own: Group = {key: group[key] for key in ("params", "param_names") if key in group}
     return {**saved, **kept, **own}
+
+
+def _judge_casts(found: Match, sharded: ShardedState, places: Sequence[StatePlacement], rules: Rules) -> None:
+    """Add the casts to the outcome, and an error for each that the rules refuse."""
+    outcome, labels = found.outcome, [slot.label for slot, _ in found.pairs]
+    unfit = set()
+    for label, cast in cast_all(labels, sharded.states, places, verify=rules.verify):
+        outcome.casts.append(cast)
+        if cast.kind in rules.refused:
+            outcome.errors.append(lossy(cast))
+            unfit.add(label)
+    outcome.casts += sharded.casts
+    if unfit:
+        outcome.loaded = [name for name in outcome.loaded if name not in unfit]
 
 
 # writing
