@@ -76,7 +76,7 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: _reques
         reports.append(_report(planned, outcome, request, resolved))
         request.require(reports[0])
 
-    with suppress(_request.Undo), inert.explain(type(module).__name__):
+    with inert.explain(type(module).__name__), suppress(_request.Undo):
         tree.write(host, module, values, strict=request.strict, assign=request.assign, rules=request.rules, judge=judge)
         reports[0].notes += _left_on_meta(module, slots) if request.assign else []
         return reports[0]
@@ -118,7 +118,7 @@ def _load_with_own_method(
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     reports: list[LoadReport] = []
-    with suppress(_request.Undo), inert.explain(type(module).__name__):
+    with inert.explain(type(module).__name__), suppress(_request.Undo):
         try:
             found = _load_by_own_method(module, read, asked)
             loaded = [name for name in read if name not in found[1]]
