@@ -7,7 +7,7 @@ module can still be restored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,26 +27,13 @@ if TYPE_CHECKING:
 
 
 def load_into(
-    obj: Any,
-    source: Any,
-    root: str,
-    request: _request.Request,
-    *,
-    into: str | None,
-    assign: bool,
-    allow_casts: str | Sequence[str],
-    limits: Limits | None,
+    obj: Any, source: Any, root: str, request: _request.Request, into: str | None, limits: Limits | None
 ) -> LoadReport:
     """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
     module = _sources.submodule(obj, into)
     _request.check_devices(request.options["device"])
-    fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
-    request = replace(
-        request,
-        assign=assign,
-        allow_casts=_request.lossy_casts(allow_casts),
-        fixed={name: value for name, value in fixed.items() if value is not None},
-    )
+    fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": request.assign or None}
+    request = replace(request, fixed={name: value for name, value in fixed.items() if value is not None})
     with _sources.resolved(source, root, limits) as resolved:
         return load_module(module, resolved, request)
 
