@@ -92,7 +92,10 @@ class RankPart:
         rest = [item for item in plan.items if item.index not in apart]
         tree = self._rename(self.tree)
         if names is not None:
-            tree["param_groups"] = [_with_names(*each) for each in zip(tree["param_groups"], names)]
+            tree["param_groups"] = [
+                {**group, **{key: of_group for key in _NAMES if key in group}}
+                for group, of_group in zip(tree["param_groups"], names)
+            ]
         values = dict(_flat(tree, self._items))
         return [
             self._file(items, values, f"__{rank}_{number}.distcp", is_frozen=items is frozen)
@@ -122,10 +125,6 @@ class RankPart:
         if tensor is not value:
             _, parts = self.made[key] = (value, torch_parts(value))
         return parts
-
-
-def _with_names(group: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    return {**group, **{key: names for key in _NAMES if key in group}}
 
 
 def _plain(value: Any) -> Any:
