@@ -9,7 +9,6 @@ from statedict.files import File, Folder
 
 from ..errors import TruncatedError
 from ._folder_table import unpacked_in
-from ._foreign_formats import other_archive
 from ._format import function
 from ._limits import Limits
 from ._names import FLAT_PROGRAM, MANIFEST, PACKAGE, SB3
@@ -54,6 +53,8 @@ def _read_members(archive: Archive, limits: Limits) -> Checkpoint:
     for row in ZIP_FORMATS:
         if row.has(archive):
             return cast(Checkpoint, function(row.read)(archive.file, limits, archive))
+    from ._foreign_formats import other_archive
+
     raise other_archive("zip", archive.file.name, archive.members)
 
 
