@@ -296,8 +296,8 @@ def load_state_dict(
         )
         options = {"include": include, "exclude": exclude, "rename": rename, "device": device}
         request = _request.Request(
-            strict, *allowed, dry_run, verify, allow_casts=_request.lossy_casts(allow_casts), together=together,
-            options=options | {"mismatched": mismatched, "dtype": dtype},
+            strict, *allowed, dry_run, verify, assign, _request.lossy_casts(allow_casts),
+            options | {"mismatched": mismatched, "dtype": dtype}, together=together,
         )  # fmt: skip
         if _sources.host_of(obj) is None:
             changed = not (isinstance(mismatched, str) and mismatched == "error")
@@ -305,7 +305,7 @@ def load_state_dict(
             _request.refuse_options(obj, assign=assign, into=into, **options, allow_casts=others, mismatched=changed)
             return _stateful.load_stateful(obj, source, root, request, model=model, dtype=dtype, limits=limits)
         _request.refuse_options(obj, model=model is not None)
-        return _loading.load_into(obj, source, root, request, into=into, assign=assign, limits=limits)
+        return _loading.load_into(obj, source, root, request, into, limits)
 
 
 @overload

@@ -56,15 +56,16 @@ class Inert:
 
     @contextmanager
     def explain(self, kind: str) -> Iterator[None]:
-        """Raise LoadError instead of what the loading code of a module of class `kind` raises without these entries."""
+        """Raise LoadError if the loading code of a module of class `kind` fails, probably for lack of these entries."""
         try:
             yield
         except Exception as error:
-            if isinstance(error, StateDictError) or not self.wanted:
+            if isinstance(error, (StateDictError, OSError, MemoryError)) or not self.wanted:
                 raise
             from statedict.plan import LoadReport, error_text
 
-            report = LoadReport(errors=self.errors)
+            failure = f"then its own loading code failed: {type(error).__name__}: {error}"
+            report = LoadReport(errors=[*self.errors, failure])
             raise LoadError(error_text(kind, report), report=report) from error
 
 

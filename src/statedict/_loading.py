@@ -27,24 +27,13 @@ if TYPE_CHECKING:
 
 
 def load_into(
-    obj: Any,
-    source: Any,
-    root: str,
-    request: _request.Request,
-    *,
-    into: str | None,
-    assign: bool,
-    limits: Limits | None,
+    obj: Any, source: Any, root: str, request: _request.Request, into: str | None, limits: Limits | None
 ) -> LoadReport:
     """Load the state at `root` in a source into a module, or into its submodule at the path `into`."""
     module = _sources.submodule(obj, into)
     _request.check_devices(request.options["device"])
-    fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
-    request = replace(
-        request,
-        assign=assign,
-        fixed={name: value for name, value in fixed.items() if value is not None},
-    )
+    fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": request.assign or None}
+    request = replace(request, fixed={name: value for name, value in fixed.items() if value is not None})
     with _sources.resolved(source, root, limits) as resolved:
         return load_module(module, resolved, request)
 
@@ -74,7 +63,7 @@ def load_module(module: Any, resolved: _sources.ResolvedSource, request: _reques
         reports.append(_report(planned, outcome, request, resolved))
         request.require(reports[0])
 
-    with suppress(_request.Undo), inert.explain(type(module).__name__):
+    with inert.explain(type(module).__name__), suppress(_request.Undo):
         tree.write(host, module, values, strict=request.strict, assign=request.assign, rules=request.rules, judge=judge)
         reports[0].notes += _left_on_meta(module, slots) if request.assign else []
         return reports[0]
@@ -116,7 +105,7 @@ def _load_with_own_method(
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     reports: list[LoadReport] = []
-    with suppress(_request.Undo), inert.explain(type(module).__name__):
+    with inert.explain(type(module).__name__), suppress(_request.Undo):
         try:
             found = _load_by_own_method(module, read, asked)
             loaded = [name for name in read if name not in found[1]]

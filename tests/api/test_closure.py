@@ -445,14 +445,26 @@ class NeedingAtTheRoot(WithState):
         self.config = state["_extra_state"]
 
 
+class Unreadable(WithState):
+    def load_state_dict(self, state, strict=True):
+        raise OSError("the disk does not answer")
+
+
 @pytest.mark.parametrize("kind", [Needing, NeedingAtTheRoot])
 def test_a_module_that_fails_without_inert_data_is_told_of_it(kind, unknown):
     """Loading code of a module (torch.ao's quantised RNNs) that needs the name raises the error about the class instead."""
     with pytest.raises(LoadError, match="'_extra_state' in the source holds data of the unknown class") as raised:
         statedict.load_state_dict(kind(), unknown)
     assert isinstance(raised.value.__cause__, KeyError)
+    assert "then its own loading code failed: KeyError: '_extra_state'" in str(raised.value)
     with pytest.raises(KeyError, match="_extra_state"):
         statedict.load_state_dict(kind(), unknown, exclude="_extra_state")
+
+
+def test_errors_of_the_system_are_not_put_down_to_inert_data(unknown):
+    """A disk that cannot be read says nothing about unknown classes, and a resume tries again after an OSError."""
+    with pytest.raises(OSError, match="the disk does not answer"):
+        statedict.load_state_dict(Unreadable(), unknown)
 
 
 def test_what_is_left_out_is_not_held_against_the_rest(unknown):

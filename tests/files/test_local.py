@@ -1,6 +1,7 @@
 """Files that are read: through one descriptor, in batches, and only while they stay what they were."""
 
 import copy
+import errno
 import io
 import os
 import pickle
@@ -219,4 +220,22 @@ def test_an_open_file_is_not_copied(tmp_path):
         ):
             copied(file)
     assert file.read(0, 3) == b"abc"
+    file.close()
+
+
+@pytest.mark.only_on("linux", "macos")
+def test_a_large_read_is_made_of_calls_of_limited_size(tmp_path, monkeypatch):
+    """A read is complete where a call returns fewer bytes (Linux, 2 GB) and where buffers of more are an error (macOS)."""
+    most, pread, preadv = 5 << 20, os.pread, os.preadv
+
+    def refusing(fd, buffers, offset):
+        if sum(map(len, buffers)) > most:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pread", lambda fd, nbytes, offset: pread(fd, min(nbytes, most), offset))
+    monkeypatch.setattr(os, "preadv", refusing)
+    (tmp_path / "large").write_bytes(CONTENT * 6)
+    file = files.open(tmp_path / "large")
+    assert file.read(3, len(CONTENT) * 6 - 5) == (CONTENT * 6)[3:-2]
     file.close()

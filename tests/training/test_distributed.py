@@ -160,7 +160,7 @@ def test_the_stages_of_a_pipeline(tmp_path):
     """Ranks with different parameters resume their own, and one process all: a name is unexpected if no rank has it."""
     (answers,) = ranks(tmp_path / "run", "pipeline:plain:2")
     for answer in answers:
-        unexpected, other_options = answer["told"]
+        other_options, unexpected = answer["told"]
         assert answer["same"] == [True, True, 8]
         assert answer["ok"] == [True, True]
         assert "Unexpected key(s) in state_dict" in unexpected

@@ -20,7 +20,6 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from types import TracebackType
 from typing import Self
 
 from ..errors import DiskFullError, SaveError
@@ -74,9 +73,7 @@ class Replacement(Output):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             with suppress(OSError):
                 self._close()

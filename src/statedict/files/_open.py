@@ -61,9 +61,9 @@ class LocalFile:
         found = pread(self._descriptor(), nbytes, offset)
         if len(found) == nbytes:
             return found
-        # One system call returns at most 2 GB.
+        # One system call returns at most 2 GB, and macOS refuses buffers of more.
         into = memoryview(bytearray(nbytes))
-        self._fill(VectoredRead(offset, nbytes, [into]))
+        self.read_into([Span(offset, into)])
         return bytes(into)
 
     def read_into(self, spans: Sequence[Span]) -> None:

@@ -8,11 +8,12 @@ transformers' own rules (`WeightRenaming`, `WeightConverter`), the tensors by ou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any, NamedTuple
 
-from statedict.errors import MapError, MissingDependencyError, StateDictError
+from statedict.errors import MapError, StateDictError
 from statedict.plan import KeyMap, Resolved, SpecOf, escaped
+
+from ._conversions import of_transformers
 
 
 class ConversionMap(KeyMap):
@@ -24,7 +25,7 @@ class ConversionMap(KeyMap):
 
     def __init__(self, model: Any) -> None:
         super().__init__(self._renamed_name, optional=True)
-        transforms = _module("transformers.conversion_mapping").get_model_conversion_mapping(model)
+        transforms = of_transformers("transformers.conversion_mapping").get_model_conversion_mapping(model)
         self._converters = [transform for transform in transforms if hasattr(transform, "operations")]
         self._renamings = [transform for transform in transforms if not hasattr(transform, "operations")]
         self._slots = {
@@ -154,17 +155,9 @@ def conversion(model: Any) -> ConversionMap:
 
     Source: `transformers.conversion_mapping.get_model_conversion_mapping`.
     """
-    if not isinstance(model, _module("transformers").PreTrainedModel):
+    if not isinstance(model, of_transformers("transformers").PreTrainedModel):
         raise TypeError(f"the conversions of transformers are for its own models, not for a {type(model).__name__}")
     return ConversionMap(model)
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        needed_for = "reading the conversions of transformers (5 or later)"
-        raise MissingDependencyError("transformers>=5", needed_for=needed_for) from error
 
 
 def _in_number_order(name: str) -> list[tuple[int, str]]:

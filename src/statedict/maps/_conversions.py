@@ -53,12 +53,17 @@ def conversion_rules(given: str | Sequence[Any]) -> list[ConversionRule]:
     return [_checked(deepcopy(transform)) for transform in transforms]
 
 
-def _table(model: str) -> Sequence[Any]:
+def of_transformers(module: str) -> Any:
+    """Import a module of transformers; raises MissingDependencyError without version 5 or later."""
     try:
-        table = import_module("transformers.conversion_mapping")
+        return import_module(module)
     except ImportError as error:
         needed_for = "reading the conversions of transformers (5 or later)"
         raise MissingDependencyError("transformers>=5", needed_for=needed_for) from error
+
+
+def _table(model: str) -> Sequence[Any]:
+    table = of_transformers("transformers.conversion_mapping")
     found: Sequence[Any] | None = table.get_checkpoint_conversion_mapping(model)
     if found is None:
         near = get_close_matches(model, getattr(table, "_build_checkpoint_conversion_mapping", dict)(), 3)

@@ -7,17 +7,14 @@ interned number.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from statedict.state import spans
 
 # After this many dots, the rest of a name is one label, so that a hostile name of 10,000 dots cannot cause deep recursion.
 DEEPEST = 50
-DIGITS = set("0123456789")
-NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,17})\Z")
 
 
 class Row(NamedTuple):
@@ -39,16 +36,15 @@ def fold(names: Iterable[str], kinds: Sequence[Hashable], sizes: Sequence[int]) 
     """
     tree = _Tree(list(names), kinds, sizes)
     root = tree.add(range(len(kinds)), 0, 0)
-    for label, nodes in tree.groups([root]):
-        tree.add_rows(label, nodes, 0)
-    return tree.rows
+    return [row for label, nodes in tree.groups([root]) for row in tree.rows(label, nodes, 0)]
 
 
 class _Tree:
-    """A tree in columns. A node is a number: a tensor's index, or a higher one for a module (which may be a tensor, too).
+    """A tree in columns. A node is a number: the index of a tensor, or a higher one for a module, which has `children`.
 
-    A module with only one tensor below it does not have a node of its own: `rests` has the rest of the tensor's name.
-    Equal subtrees have equal signatures.
+    If there is only one tensor below a module, it takes the module's place: `rests` has the rest of its name. This saves a
+    third of the time for names that cannot be folded ("Listings" in docs/performance.md). A module that is a tensor, too,
+    is in `own`. Equal subtrees have equal signatures.
     """
 
     def __init__(self, names: list[str], kinds: Sequence[Hashable], sizes: Sequence[int]) -> None:
@@ -56,44 +52,49 @@ class _Tree:
         self.rests = [""] * len(names)
         self.signatures = [-1] * len(names)
         self.children: dict[int, dict[str, int]] = {}
-        self.own: dict[int, list[int]] = {}
-        self.known: dict[Hashable, int] = {}
-        self.rows: list[Row] = []
+        self.own: dict[int, int] = {}
+        self._known: dict[Hashable, int] = {}
 
     def add(self, which: Iterable[int], start: int, depth: int) -> int:
-        """Add a node for the tensors `which`, whose names have their first `start` characters in common."""
-        names, kinds, signatures, known = self.names, self.kinds, self.signatures, self.known
+        """Add a module for the tensors `which`, whose names have their first `start` characters in common."""
+        names, own = self.names, None
         below: defaultdict[str, list[int]] = defaultdict(list)
-        own: list[int] = []
         for index in which:
             rest = names[index][start:]
             if rest or len(names[index]) >= start:
                 below[rest.partition(".")[0] if depth < DEEPEST else rest].append(index)
-            else:
-                own = [index]
+            else:  # the name of the module itself, without a dot at the end
+                own = index
         children = {}
         for label, some in below.items():
-            if len(some) > 1:
-                children[label] = self.add(some, start + len(label) + 1, depth + 1)
-            else:
-                children[label] = index = some[0]
-                rest = self.rests[index] = names[index][start + len(label) :]
-                signatures[index] = known.setdefault((kinds[index], rest), len(known))
+            end = start + len(label)
+            children[label] = self.add(some, end + 1, depth + 1) if len(some) > 1 else self._end(some[0], end)
         node, nodes = len(self.sizes), list(children.values())
-        self.children[node], self.own[node] = children, own
-        self.sizes.append(sum(map(self.sizes.__getitem__, own + nodes)))
-        content = (tuple(kinds[index] for index in own), *children, *map(signatures.__getitem__, nodes))
-        signatures.append(known.setdefault(content, len(known)))
+        self.children[node] = children
+        if own is not None:
+            self.own[node] = own
+            nodes.append(own)
+        self.sizes.append(sum(map(self.sizes.__getitem__, nodes)))
         self.rests.append("")
+        signatures = map(self.signatures.__getitem__, children.values())
+        self.signatures.append(self._signature((own is None or (self.kinds[own],), *children, *signatures)))
         return node
+
+    def _end(self, index: int, end: int) -> int:
+        """Return a tensor whose name has no other tensor beside it from the character `end` on."""
+        rest = self.rests[index] = self.names[index][end:]
+        self.signatures[index] = self._signature((self.kinds[index], rest))
+        return index
+
+    def _signature(self, content: Hashable) -> int:
+        return self._known.setdefault(content, len(self._known))
 
     def groups(self, nodes: list[int]) -> list[tuple[str, list[int]]]:
         """Return the children of equal nodes in groups: a label, and the equal children with this label."""
         found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
         for label, child in self.children[nodes[0]].items():
-            # Searching for a number takes four times as long as looking at the last character.
-            number = NUMBER.search(label) if label[-1:] in DIGITS else None
-            found[(label[: number.start()], self.signatures[child]) if number else (label, -1)].append(label)
+            number = _last_number(label)
+            found[(label[: -len(number)], self.signatures[child]) if number else (label, -1)].append(label)
         groups = []
         for (stem, _), labels in found.items():
             shown = labels[0]
@@ -103,17 +104,19 @@ class _Tree:
             groups.append((shown + self.rests[group[0]], group))
         return groups
 
-    def add_rows(self, label: str, nodes: list[int], depth: int) -> None:
-        """Add the rows of one group of equal nodes; a module with only one child shares its row."""
-        below: list[tuple[str, list[int]]] = []
-        which = nodes
-        while nodes[0] in self.children:
-            below, which = self.groups(nodes), [index for node in nodes for index in self.own[node]]
-            if which or len(below) > 1:
-                break
-            inner, nodes = below.pop()
-            label, which = f"{label}.{inner}", nodes
-        nbytes = sum(map(self.sizes.__getitem__, nodes))
-        self.rows.append(Row(depth, label, len(nodes), nbytes, tuple(which)))
+    def rows(self, label: str, nodes: list[int], depth: int) -> Iterator[Row]:
+        """Yield the rows of one group of equal nodes; a module with only one child shares its row."""
+        below = self.groups(nodes) if nodes[0] in self.children else []
+        while len(below) == 1 and nodes[0] not in self.own:
+            ((inner, nodes),) = below
+            label, below = f"{label}.{inner}", self.groups(nodes) if nodes[0] in self.children else []
+        which = nodes if nodes[0] not in self.children else [self.own[node] for node in nodes if node in self.own]
+        yield Row(depth, label, len(nodes), sum(map(self.sizes.__getitem__, nodes)), tuple(which))
         for inner, group in below:
-            self.add_rows(inner, group, depth + 1)
+            yield from self.rows(inner, group, depth + 1)
+
+
+def _last_number(label: str) -> str:
+    """Return the last number in a label, without leading zeros, of at most 18 digits; empty if there is none at the end."""
+    digits = label[len(label.rstrip("0123456789")) :][-18:]
+    return digits.lstrip("0") or digits[-1:]

@@ -38,7 +38,6 @@ class RankPart:
         tree: the values: those of the state, or copies of them.
         frozen: the names of the parameters that are not trained.
         copies: the names of values of which every rank has its own.
-        groups: the parameter groups of an optimizer, with the full names of their parameters, as plain values.
         made: the parts of a file that were made of a tensor, by its item. They can be written again while the tensor is the
             same, whatever its elements: an asynchronous save overwrites the copies of the save before. To make them takes
             0.3 ms for each tensor, during which the training's thread cannot run.
@@ -54,8 +53,7 @@ class RankPart:
         live = self._rename(map_tree(state.live, _detached))
         self._planner.set_up_planner(live, is_coordinator=ranks()[0] == 0)
         self._items = frozenset(self._planner.state_dict)
-        groups = live["param_groups"] if isinstance(state.obj, torch.optim.Optimizer) else []
-        self.groups: Groups = map_tree(groups, _plain)
+        self._has_groups = isinstance(state.obj, torch.optim.Optimizer)
         self.copies = frozenset(self._rename(dict.fromkeys(state.copies)) if state.copies else ())
         self._plan: SavePlan | None = None
         self.made = {} if made is None else made
@@ -69,6 +67,11 @@ class RankPart:
         """Use the values of a state that fits: `tree` is its tree, or a copy of it."""
         self.tree = tree
         self.frozen = frozenset(self._rename(dict.fromkeys(state.frozen)) if state.frozen else ())
+
+    @property
+    def groups(self) -> Groups:
+        """The parameter groups of an optimizer, with the full names of their parameters, as plain values."""
+        return map_tree(self._rename(self.tree)["param_groups"], _plain) if self._has_groups else ()
 
     def plan(self) -> SavePlan:
         """The items that this rank has, without their bytes."""
@@ -89,7 +92,10 @@ class RankPart:
         rest = [item for item in plan.items if item.index not in apart]
         tree = self._rename(self.tree)
         if names is not None:
-            tree["param_groups"] = [_with_names(*each) for each in zip(tree["param_groups"], names)]
+            tree["param_groups"] = [
+                {**group, **{key: of_group for key in _NAMES if key in group}}
+                for group, of_group in zip(tree["param_groups"], names)
+            ]
         values = dict(_flat(tree, self._items))
         return [
             self._file(items, values, f"__{rank}_{number}.distcp", is_frozen=items is frozen)
@@ -119,10 +125,6 @@ class RankPart:
         if tensor is not value:
             _, parts = self.made[key] = (value, torch_parts(value))
         return parts
-
-
-def _with_names(group: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    return {**group, **{key: names for key in _NAMES if key in group}}
 
 
 def _plain(value: Any) -> Any:
@@ -188,7 +190,8 @@ def join_plans(plans: Sequence[SavePlan], copies: Sequence[Collection[str]]) -> 
 def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
     """Return the names of the parameters of all ranks, by group; None if all ranks have the same.
 
-    The stages of a pipeline have other parameters than each other. Raises SaveError if their groups have other options.
+    The stages of a pipeline have other parameters than each other. Raises SaveError if their groups have other options, or
+    if a parameter of several ranks is in groups with other options: an optimizer that is resumed could get either.
     """
     first, *others = ([group["params"] for group in of_rank] for of_rank in groups)
     if all(names == first for names in others):
@@ -200,7 +203,15 @@ def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
             f"the optimizers of ranks 0 and {rank} have other parameters, and parameter groups with other options: give "
             "every rank's optimizer the same groups in the same order, if need be with an empty list of parameters"
         )
-    return [[*dict.fromkeys(name for group in of_ranks for name in group["params"])] for of_ranks in zip(*groups)]
+    joined = [[*dict.fromkeys(name for group in of_ranks for name in group["params"])] for of_ranks in zip(*groups)]
+    placed: dict[str, Mapping[str, Any]] = {}
+    for names, of_group in zip(joined, options[0]):
+        for name in names:
+            if placed.setdefault(name, of_group) != of_group:
+                raise SaveError(
+                    f"the ranks have {name!r} in parameter groups with other options: put it in the same group on all ranks"
+                )
+    return joined
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:

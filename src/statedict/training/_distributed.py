@@ -24,24 +24,26 @@ T = TypeVar("T")
 
 def on_first(act: Callable[[], T]) -> T:
     """Run `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
-    if ranks()[1] == 1:
-        return act()
-    found: T = _together(act if ranks()[0] == 0 else lambda: None)[0]
-    return found
+    found: list[Any] = of_all(act if ranks()[0] == 0 else lambda: None)
+    first: T = found[0]
+    return first
 
 
 def on_all(act: Callable[[], T]) -> T:
     """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
-    if ranks()[1] == 1:
-        return act()
     results: list[T] = []
-    _together(lambda: results.append(act()))
+    of_all(lambda: results.append(act()))
     return results[0]
 
 
 def of_all(act: Callable[[], T]) -> list[T]:
     """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
-    return [act()] if ranks()[1] == 1 else _together(act)
+    if ranks()[1] == 1:
+        return [act()]
+    from statedict.torch import Joint
+
+    with Joint() as joint:
+        return joint.agree(act())
 
 
 def on_any(act: Callable[[], bool]) -> bool:
@@ -67,14 +69,6 @@ def on_any(act: Callable[[], bool]) -> bool:
     if failed:
         raise RankError(failed)
     return any(answer for answer, _ in found)
-
-
-def _together(act: Callable[[], Any]) -> list[Any]:
-    """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
-    from statedict.torch import Joint
-
-    with Joint() as joint:
-        return joint.agree(act())
 
 
 def is_needed(values: Iterable[Any]) -> bool:

@@ -224,7 +224,7 @@ def test_equal_content_gives_equal_bytes():
         ({"__metadata__": np.ones(1)}, "'__metadata__' is not allowed as the name of a tensor"),
         ({"\ud800": np.ones(1)}, "cannot be written as UTF-8"),
         ({"c": np.ones(1, "c16")}, "'c' has the dtype complex128"),
-        ({"t": np.array(["ab"])}, "'t' is an array of the dtype <U2"),
+        ({"t": np.array(["ab"])}, "'t' is a ndarray of the dtype <U2"),
         ({"s": Compound("sparse_coo", DTYPES["float32"], (2,), {})}, "'s' is a sparse_coo tensor"),
     ],
 )

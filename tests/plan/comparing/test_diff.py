@@ -310,6 +310,19 @@ def test_expanded_tensors_are_compared_in_pieces(count):
     assert peak < 80 << 20
 
 
+def test_strided_tensors_take_their_memory_once():
+    """Two strided tensors that differ in their last element are copied once at a time, not again beside the first copies."""
+    one = np.ones((1024, 1024), "f4").T
+    two = one.copy(order="K")
+    two[-1, -1] = 2
+    tracemalloc.start()
+    found = compare(leaf_of(one), leaf_of(two), piece=1 << 14)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.changed, found.elements) == (1, 1 << 20)
+    assert peak < 3 * one.nbytes
+
+
 STATISTICS = [
     ([2**60], [2**60 + 1], "i8", 1.0),
     ([2**63], [2**63 - 3], "u8", 3.0),

@@ -186,6 +186,14 @@ def stage_of(model):
     return here, torch.optim.Adam([{"params": groups[0]}, {"params": groups[1], "lr": 0.5}], lr=0.1)
 
 
+def refusal(act):
+    """The error that a call raises, as text."""
+    try:
+        act()
+    except StateDictError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def pipeline(kind, size, directory):
     """A pipeline: what was saved, asynchronously too, is resumed by its stages, and by one process with the whole model."""
 
@@ -208,19 +216,13 @@ def pipeline(kind, size, directory):
             optimizer.step()
             manager.save(number, model=model, optimizer=optimizer)
         saved = facts(model, optimizer)
+        manager.wait()
+        optimizer.param_groups[1]["lr"] += dist.get_rank()
+        told = [refusal(lambda: (manager.save(9, model=model, optimizer=optimizer), manager.wait()))]
     with CheckpointManager(directory) as manager:
         other, theirs = stage_of(made())
         resumed = manager.resume(model=other, optimizer=theirs)
-        told = []
-        optimizer.param_groups[1]["lr"] += dist.get_rank()
-        for act in (
-            lambda: manager.resume(model=stage_of(made(3))[0]),
-            lambda: manager.save(9, model=model, optimizer=optimizer),
-        ):
-            try:
-                act()
-            except StateDictError as error:
-                told.append(f"{type(error).__name__}: {error}")
+        told.append(refusal(lambda: manager.resume(model=stage_of(made(3))[0])))
     whole = made()
     alone = torch.optim.Adam([{"params": [p for p in whole.parameters() if p.dim() == n]} for n in (2, 1)])
     statedict.load_state_dict(whole, Path(directory), root="model")

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Self
 
 from ._bucket import Bucket
@@ -70,9 +69,7 @@ class Upload:
     def close(self) -> None:
         """Do nothing: the object is complete when the context ends."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._abandoned = error is not None
         if self._block and not self._abandoned:
             self._blocks.put(self._block)

@@ -16,15 +16,7 @@ from ._modules import MUST_CLOSE, fcntl, from_libc, msvcrt, posix
 Found = TypeVar("Found")
 
 # Errors by which a file system says that it does not have an operation. macOS distinguishes ENOTSUP and EOPNOTSUPP.
-UNSUPPORTED = {
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.ENOTSUP,
-    errno.EINVAL,
-    errno.ENOTTY,
-    errno.ENOLCK,
-    errno.EPERM,
-}
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.ENOLCK, errno.EPERM}
 # Constants of Linux, and of Windows.
 SYNC_FILE_RANGE_WRITE = 2
 # Linux from 6.16 on takes it for ext4, XFS and Btrfs; older versions and other file systems refuse it.

@@ -57,8 +57,8 @@ def _problem(name: object, value: object, leaf: Leaf | Compound | None) -> str |
     if leaf is None and hasattr(type(value), "__tensor_flatten__"):
         return f"{name!r} is {arguments.a(value)} whose parts and attributes are not plain data"
     if leaf is None:
-        dtype = getattr(value, "dtype", None)
-        return f"{name!r} is {arguments.a(value) if dtype is None else f'an array of the dtype {dtype}'}"
+        dtype = f" of the dtype {value.dtype}" if hasattr(value, "dtype") else ""
+        return f"{name!r} is {arguments.a(value)}{dtype}"
     return f"{name!r} is a {leaf.layout} tensor" if isinstance(leaf, Compound) else None
 
 

@@ -88,7 +88,8 @@ class _Layout:
         self._begins = [given.members.start for given in self.given]
         count = len(self.names)
         self.crcs = [0] * count
-        places = place(self.sizes, list(map(len, self.names)), self._lengths_of_extras(), alignment)
+        extras = self._sparse(self.extras, range(count))
+        places = place(self.sizes, list(map(len, self.names)), list(map(len, extras)), alignment)
         self.starts, self.payloads, self.ends = (
             column.tolist() for column in (places.starts, places.payloads, places.ends)
         )
@@ -155,9 +156,6 @@ class _Layout:
             if record.of is not None and record.nbytes:
                 self.of[first] = record.of
         self.given.append(_Batch(range(first, len(self.names)), record))
-
-    def _lengths_of_extras(self) -> list[int]:
-        return list(map(len, self._sparse(self.extras, range(len(self.names)))))
 
     def _sparse(self, found: Mapping[int, bytes], members: range) -> list[bytes]:
         """Return a column that is empty for nearly all members."""

@@ -7,7 +7,7 @@ cosine are computed in float64, over the elements that are finite on both sides.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice, starmap
+from itertools import chain, starmap
 from math import frexp, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Change(NamedTuple):
 def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change | None:
     """Return how the elements of `b` differ from those of `a`, or None if they are equal; the shapes must be equal.
 
-    The norms of equal pieces are only needed if a later piece differs; then these pieces are read again.
+    The norms of equal pieces are only needed if a later piece differs; then both tensors are read again.
 
     >>> from statedict.state import leaf_of
     >>> change = compare(leaf_of(np.array([3.0, 4.0])), leaf_of(np.array([3.0, 5.0])))
@@ -60,10 +60,14 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change | None:
     if a.identity == b.identity:
         return None
     both = _pieces_here(a, b, piece)
-    for alike, pair in enumerate(both):
-        if not _equal(*pair):
-            return _change(a, b, chain(islice(_pieces_here(a, b, piece), alike), [pair], both))
-    return None
+    first = next(both, None)
+    if first is not None and not _equal(*first):
+        return _change(a, b, chain([first], both))
+    if all(starmap(_equal, both)):
+        return None
+    # Pieces of strided and of computed tensors keep the whole tensors in memory.
+    del first, both
+    return _change(a, b, _pieces_here(a, b, piece))
 
 
 def _change(a: Leaf, b: Leaf, both: Iterable[tuple[Array, Array]]) -> Change:

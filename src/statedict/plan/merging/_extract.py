@@ -58,7 +58,7 @@ def extracted(tuned: State, base: State, rank: int) -> StateDict:
     if not changed:
         raise MergeError("the model does not differ from its base: there is nothing to extract")
     matrices, biases, whole = _sorted(changed, every)
-    transposed = {module for module, pair in matrices.items() if _is_transposed(f"{module}.weight", pair, every)}
+    transposed = {module for module in matrices if _is_transposed(f"{module}.weight", every)}
     values: dict[str, Leaf] = {}
     for module, pair in matrices.items():
         values |= _matrices(module, pair, rank, module in transposed)
@@ -94,7 +94,7 @@ def _is_matrix(name: str, pair: _Pair) -> bool:
     return name.endswith(".weight") and len(pair.base.spec.shape) >= 2 and min(pair.base.spec.shape) > 0
 
 
-def _is_transposed(name: str, pair: _Pair, every: Mapping[str, _Pair]) -> bool:
+def _is_transposed(name: str, every: Mapping[str, _Pair]) -> bool:
     """Whether a weight is stored as (in, out), like those of GPT-2's Conv1D: its bias says which dimension is the output.
 
     For a square weight, the others of its kind decide: those with a bias.

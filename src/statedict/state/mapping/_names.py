@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from functools import lru_cache
 
 from ...errors import NotAStateError, printable
 from .._arguments import described
 from .._arguments import patterns as checked
 
 Patterns = str | Iterable[str] | None
+_WILDCARD, _NOTHING = re.compile(r"[*?[]"), r"(?!)"
 
 
 def check_names(names: Iterable[object]) -> None:
@@ -39,8 +39,14 @@ def matcher(patterns: Patterns) -> Callable[[str], bool]:
     chosen = (given,) if isinstance(given, str) else given or ()
     if not chosen:
         return lambda name: False
-    compiled = re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in chosen), re.DOTALL)
-    return lambda name: compiled.fullmatch(name) is not None
+    from fnmatch import translate
+
+    globs = [pattern for pattern in chosen if _WILDCARD.search(pattern)]
+    matches = re.compile("|".join(map(translate, globs)) or _NOTHING).fullmatch
+    # Not compiled: these can be all names of a model that one stage of a pipeline does not have.
+    paths = {pattern.removesuffix(".") for pattern in chosen if not _WILDCARD.search(pattern)}
+    below = tuple(f"{path}." for path in paths)
+    return lambda name: name in paths or name.startswith(below) or matches(name) is not None
 
 
 def each(patterns: Iterable[Patterns]) -> list[str]:
@@ -51,15 +57,6 @@ def each(patterns: Iterable[Patterns]) -> list[str]:
     """
     given = (checked("patterns", one) for one in patterns)
     return [one for part in given for one in ([part] if isinstance(part, str) else part or ())]
-
-
-@lru_cache(maxsize=256)
-def _regex(pattern: str) -> str:
-    from fnmatch import translate
-
-    if not any(mark in pattern for mark in "*?["):
-        return re.escape(pattern.removesuffix(".")) + r"(?:\..*)?"
-    return translate(pattern)
 
 
 def parents(name: str) -> list[str]:

@@ -144,12 +144,9 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
         return value if type(value) in SHARED else deepcopy(value, known)
 
     if isinstance(tree, StateDict):
-        return StateDict.adopt(map_tree(dict(raw_values(tree)), copy, known), _metadata_of(tree))
+        metadata = None if tree._metadata is None else map_tree(tree._metadata, deepcopy)
+        return StateDict.adopt(map_tree(dict(raw_values(tree)), copy, known), metadata)
     return map_tree(tree, copy, known)
-
-
-def _metadata_of(state: StateDict) -> Any:
-    return None if state._metadata is None else map_tree(state._metadata, deepcopy)
 
 
 # The most frequent types of values without elements: testing for a Mapping takes longer than anything else here.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from statedict.errors import StateDictError
@@ -47,9 +46,7 @@ class SharedChecksums:
                 _source(some).share(some, arriving=arriving)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for some in by_source(storage for storage, _ in self._shared):
             _source(some).unshare(some)
 

@@ -112,7 +112,7 @@ class Offer(NamedTuple):
         agreed: the number of the earlier save whose items it can use again, or None.
         plans: the items of each object; None if they are those of that save.
         copies: the names of values in each object of which every rank has its own.
-        groups: the parameter groups of each optimizer.
+        groups: the parameter groups of each optimizer; of that save, of those that differ by rank: options may have changed.
         has_frozen: whether some of them are not trained.
     """
 
@@ -233,7 +233,7 @@ class SaveOfRanks:
         parts, agreed = content.parts.by_object, content.parts.agreed
         plans = {name: part.plan() if agreed is None else None for name, part in parts.items()}
         copies = {name: part.copies for name, part in parts.items() if agreed is None}
-        groups = {name: part.groups for name, part in parts.items() if agreed is None and part.groups}
+        groups = {name: part.groups for name, part in parts.items() if agreed is None or name in agreed.names}
         has_frozen = any(part.frozen for part in parts.values())
         number = None if agreed is None else agreed.number
         return Offer(self._number, content.own.step, number, plans, copies, groups, has_frozen)
@@ -324,7 +324,7 @@ def _names_of_groups(of_ranks: Sequence[Mapping[str, Groups]]) -> dict[str, Grou
     """Return the names of the parameters of each optimizer, by group, if the ranks have different ones."""
     from statedict.torch import join_groups
 
-    joined = {name: join_groups([groups.get(name, ()) for groups in of_ranks]) for name in of_ranks[0]}
+    joined = {name: join_groups([groups[name] for groups in of_ranks]) for name in of_ranks[0]}
     return {name: names for name, names in joined.items() if names is not None}
 
 
