@@ -16,7 +16,7 @@ from ._place import Made, StatePlacement, changes, placed
 
 
 class _Change(NamedTuple):
-    """The cast of the tensor at `key` in the state with this number."""
+    """The cast of the tensor at `key` (None: in a list) in the state with this number."""
 
     number: int
     key: Any
@@ -38,7 +38,8 @@ def cast_all(
     def add(change: _Change, tensor: Any) -> None:
         number, key, found, wanted = change
         kind = cast_kind(found, wanted, None if isinstance(tensor, Leaf) else partial(extent, tensor)) or "rounding"
-        casts.append((labels[number], Cast(f"{labels[number]}.{key}", found.name, wanted.name, kind)))
+        name = labels[number] if key is None else f"{labels[number]}.{key}"
+        casts.append((labels[number], Cast(name, found.name, wanted.name, kind)))
 
     for number, (state, place) in enumerate(zip(states, places)):
         for key, tensor, found, wanted in () if place.as_read else changes(state, place):
