@@ -20,6 +20,6 @@ def test_each_name_is_in_the_group_of_every_rank_that_has_it():
 
 def test_a_name_has_the_same_options_on_all_ranks():
     """A name in two groups is refused if their options differ: a resume would give one rank the other one's."""
-    with pytest.raises(SaveError, match="'b' in parameter groups with other options: put it in the same group"):
+    with pytest.raises(SaveError, match="'b' in parameter groups with different options: put it in the same group"):
         join_groups([groups("a", "b"), groups("b", "c")])
     assert join_groups([groups("a", "b", rates=(1, 1)), groups("b", "c", rates=(1, 1))]) == [["a", "b"], ["b", "c"]]

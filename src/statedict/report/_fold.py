@@ -117,6 +117,6 @@ class _Tree:
 
 
 def _last_number(label: str) -> str:
-    """Return the last number in a label, without leading zeros, of at most 18 digits; empty if there is none at the end."""
+    """Return the number at the end of a label, without leading zeros; empty if there is none. It has at most 18 digits."""
     digits = label[len(label.rstrip("0123456789")) :][-18:]
     return digits.lstrip("0") or digits[-1:]

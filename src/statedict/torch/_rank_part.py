@@ -190,8 +190,8 @@ def join_plans(plans: Sequence[SavePlan], copies: Sequence[Collection[str]]) -> 
 def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
     """Return the names of the parameters of all ranks, by group; None if all ranks have the same.
 
-    The stages of a pipeline have other parameters than each other. Raises SaveError if their groups have other options, or
-    if a parameter of several ranks is in groups with other options: an optimizer that is resumed could get either.
+    Each stage of a pipeline has its own parameters. Raises SaveError if their groups have different options, or if several
+    ranks have a parameter in groups with different options: an optimizer that is resumed could get either.
     """
     first, *others = ([group["params"] for group in of_rank] for of_rank in groups)
     if all(names == first for names in others):
@@ -200,8 +200,8 @@ def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
     rank = next((rank for rank, of_rank in enumerate(options) if of_rank != options[0]), None)
     if rank is not None:
         raise SaveError(
-            f"the optimizers of ranks 0 and {rank} have other parameters, and parameter groups with other options: give "
-            "every rank's optimizer the same groups in the same order, if need be with an empty list of parameters"
+            f"the optimizers of ranks 0 and {rank} have different parameters, and parameter groups with different options: "
+            "give every rank's optimizer the same groups in the same order, if need be with an empty list of parameters"
         )
     joined = [[*dict.fromkeys(name for group in of_ranks for name in group["params"])] for of_ranks in zip(*groups)]
     placed: dict[str, Mapping[str, Any]] = {}
@@ -209,7 +209,8 @@ def join_groups(groups: Sequence[Groups]) -> GroupNames | None:
         for name in names:
             if placed.setdefault(name, of_group) != of_group:
                 raise SaveError(
-                    f"the ranks have {name!r} in parameter groups with other options: put it in the same group on all ranks"
+                    f"the ranks have {name!r} in parameter groups with different options: put it in the same group on "
+                    "all ranks"
                 )
     return joined
 

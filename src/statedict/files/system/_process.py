@@ -21,7 +21,7 @@ def processors() -> int:
 
 
 def open_files_limit() -> int | None:
-    """Return how many files this process may open at once; None if there is no limit."""
+    """Return the maximum number of files that this process may have open; None if there is no limit."""
     if resource is None:
         return None
     allowed: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -38,9 +38,9 @@ class Best(NamedTuple):
 
 
 def best_rules(missing: Collection[str], unexpected: Collection[str]) -> list[Best]:
-    """Return the rule that renames the most unexpected names to missing ones; nothing if there is no clear best rule.
+    """Return the rule that renames the most unexpected names to missing ones, or several if each alone gives all of these.
 
-    Several rules are returned if each alone would give all missing names.
+    The list is empty if no rule is clearly the best.
 
     >>> [(str(best.rule), best.solves) for best in best_rules(["0.w", "1.w"], ["model.0.w", "model.1.w", "step"])]
     [('model.{*p} -> {*p}', 2)]
